@@ -1,0 +1,385 @@
+"""``aligntax``: arguments in, exit codes out (0 done, 1 failed, 2 wrong usage or bad input, 3 a budget is exceeded).
+
+stdout carries data, stderr words and progress. Heavy imports happen inside the command that needs them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aligntax import __version__
+from aligntax.core.errors import AligntaxError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from aligntax.core.ledger import Ledger
+    from aligntax.report.drawing import Draw
+
+app = typer.Typer(
+    name="aligntax",
+    help="Measure what an alignment step cost a language model, from evaluation logs: item by item, with honest intervals.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory that 'aligntax diff' wrote.", show_default=False)]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"aligntax {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False,
+) -> None:
+    """Measure what an alignment step cost a language model."""
+
+
+@app.command()
+def diff(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="Log of the base model: file or folder.", show_default=False)],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="Log of the aligned model.", show_default=False)],
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stage", metavar="NAME=PATH[@PARENT]", help="A stage between them (repeat); without @PARENT it follows the stage before it."
+        ),
+    ] = None,
+    names: Annotated[str, typer.Option(metavar="A,B", help="Names of the two arms.")] = "base,candidate",
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL",
+            help="Column of what was sampled or shares text: source document, passage, seed question. Items of one source are not independent.",
+        ),
+    ] = None,
+    by: Annotated[str | None, typer.Option(metavar="COL", help="Column that splits each task into subgroups.")] = None,
+    margin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="E",
+            help="The loss that starts to matter: 0.01 is one point of an accuracy; 5% is a share of the baseline. Default: 0.01 for fractions, by kind otherwise.",
+        ),
+    ] = None,
+    level: Annotated[float, typer.Option(metavar="L", help="Confidence level.")] = 0.95,
+    bootstrap: Annotated[
+        int, typer.Option(metavar="B", help="Resamples of a percentile bootstrap beside the interval (a cross-check).")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind", metavar="TASK=KIND", help="Kind of a task, name or pattern (repeat): performance, safety, over_refusal, ..."
+        ),
+    ] = None,
+    lower_is_better: Annotated[
+        list[str] | None, typer.Option("--lower-is-better", metavar="METRIC", help="A metric for which less is better (repeat).")
+    ] = None,
+    scale: Annotated[
+        list[str] | None,
+        typer.Option("--scale", metavar="METRIC=LOW:HIGH", help="Known range of a metric's scores, such as score=1:10 (repeat)."),
+    ] = None,
+    item: Annotated[str | None, typer.Option("--item", metavar="COL", help="Tables: column that identifies the item [item].")] = None,
+    score: Annotated[str | None, typer.Option("--score", metavar="COL", help="Tables: column of scores [score].")] = None,
+    task: Annotated[str | None, typer.Option("--task", metavar="COL", help="Tables: column of task names [task].")] = None,
+    trial: Annotated[str | None, typer.Option("--trial", metavar="COL", help="Tables: column of trial numbers [trial].")] = None,
+    answer: Annotated[str | None, typer.Option("--answer", metavar="COL", help="Tables: column of replies [answer].")] = None,
+    outcome: Annotated[str | None, typer.Option("--outcome", metavar="COL", help="Tables: column of outcomes [outcome].")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", metavar="COL", help="Tables: column of metric names [metric].")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run; default aligntax-runs/<study id>.")] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print ledger.json and nothing else (and write no run unless --out names one).")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the comparison as Markdown, for a pull request.")] = False,
+) -> None:
+    """Compare evaluation logs item by item; no model is run.
+
+    BASE and CANDIDATE are lm-eval folders or samples_*.jsonl, MMLU-Pro outputs (zip or JSON), or tables (CSV, TSV,
+    JSON lines, Parquet) with columns item and score and, if there are any, task, cluster, answer, outcome, trial,
+    metric, question, target.
+
+    Examples:
+      aligntax diff base.zip chat.zip --cluster src --by category
+
+      aligntax diff results/base results/dpo --stage sft=results/sft
+
+      aligntax diff base.parquet chat.parquet --item prompt_id --score correct --margin 0.02
+    """
+    from aligntax.api import DEFAULT_RUNS, analysis_of
+    from aligntax.flow.diff import chain, diff_logs
+    from aligntax.store.logs import Columns, Want
+    from aligntax.store.run import check_target, write_run
+
+    analysis = analysis_of(
+        margin, level, cluster, by, _pairs(kind, "--kind", "TASK=KIND"), lower_is_better or (), _scales(scale), bootstrap, seed
+    )
+    arms = chain(base, candidate, _names(names), [_stage(s) for s in stage or ()])
+    want = Want(cluster, by, Columns(item=item, score=score, task=task, trial=trial, answer=answer, outcome=outcome, metric=metric))
+    writes = out is not None or not json
+    with _Progress() as say, _drawing(writes) as draw, diff_logs(arms, analysis, want, say) as comparison:
+        target = out or DEFAULT_RUNS / comparison.study.id
+        if writes:
+            say("rendering", 0)
+            from aligntax.report.page import render
+
+            check_target(target, comparison.study.id)
+            write_run(target, comparison.study, comparison.ledger, comparison.provenance, comparison.rows, lambda: render(comparison, draw))
+        left_out = [(arm, note) for arm, facts in comparison.provenance["arms"].items() for note in facts["left_out"]]
+    for arm, note in left_out:
+        _say(f"{arm}: {note}")
+    _print_ledger(comparison.ledger, json=json, markdown=markdown)
+    if writes:
+        _say(f"report: {target / 'report.html'}")
+
+
+@app.command()
+def show(
+    run: RunArg,
+    all_: Annotated[bool, typer.Option("--all", help="Explain subgroups too.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print ledger.json and nothing else.")] = False,
+) -> None:
+    """Print a run's ledger: the table, what each verdict means, and which doubts there are."""
+    from aligntax.store.run import load_run
+
+    _print_ledger(load_run(run).ledger, json=json, all_checks=all_)
+
+
+@app.command()
+def flips(
+    run: RunArg,
+    task: Annotated[str | None, typer.Option(metavar="TASK", help="One task, or a subgroup task/label.")] = None,
+    metric: Annotated[str | None, typer.Option(metavar="METRIC", help="Metric key; default the run's first.")] = None,
+    pair: Annotated[str | None, typer.Option(metavar="A,B", help="Arms to compare; default the baseline and the candidate.")] = None,
+    lost: Annotated[bool, typer.Option("--lost", help="Only items that got worse.")] = False,
+    gained: Annotated[bool, typer.Option("--gained", help="Only items that got better.")] = False,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many items.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON lines, texts uncut.")] = False,
+) -> None:
+    """The items that changed, with both answers, the largest changes first."""
+    from dataclasses import asdict
+    from json import dumps
+
+    from aligntax.flow.stored import reopen
+    from aligntax.report.terminal import console, flips_view
+    from aligntax.store.run import load_run
+
+    stored = load_run(run)
+    names = (stored.study.baseline, stored.study.candidate) if pair is None else _names(pair, "--pair")
+    direction = "both" if lost == gained else "lost" if lost else "gained"
+    with reopen(stored) as comparison:
+        chosen = metric or next(e.metric for e in stored.ledger if e.kind != "format")
+        total, found = comparison.flips(*names, chosen, task=task, direction=direction, limit=limit)
+    if json:
+        for flip in found:
+            typer.echo(dumps(asdict(flip), ensure_ascii=False))
+        return
+    _say(f"{total:,} items changed in {chosen}, {names[0]} to {names[1]}" + ("" if direction == "both" else f" ({direction})"))
+    console().print(flips_view(found, total))
+
+
+@app.command()
+def report(
+    run: RunArg,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to put the page; default the run's report.html.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown for a pull request instead.")] = False,
+) -> None:
+    """Render a run's report again."""
+    from aligntax.store.run import load_run, replace_report, write_text
+
+    stored = load_run(run)
+    if markdown:
+        _print_ledger(stored.ledger, markdown=True)
+        return
+    from aligntax.flow.stored import reopen
+    from aligntax.report.page import render
+
+    with reopen(stored) as comparison:
+        page = render(comparison)
+    _say(f"report: {replace_report(run, page) if out is None else write_text(out, page)}")
+
+
+@app.command()
+def export(
+    run: RunArg,
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="csv: the ledger, one line per entry.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write; default stdout.")] = None,
+) -> None:
+    """The run in another tool's format."""
+    from aligntax.report.csv_export import ledger_csv
+    from aligntax.store.run import load_run, write_text
+
+    if to != "csv":
+        raise InputError(f"--to {to!r} is not a format this version writes; allowed: csv")
+    text = ledger_csv(load_run(run).ledger)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        _say(f"written: {write_text(out, text)}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run; default aligntax-runs/<study id>.")] = None,
+) -> None:
+    """Compare an example that ships with aligntax: simulated logs of a base model, an SFT stage and a DPO stage."""
+    from importlib.resources import as_file, files
+
+    _say("simulated logs: drawn from known probabilities, no model was run")
+    with as_file(files("aligntax") / "examples") as folder:
+        diff(
+            folder / "simulated-base.csv",
+            folder / "simulated-dpo.csv",
+            stage=[f"simulated-sft={folder / 'simulated-sft.csv'}"],
+            names="simulated-base,simulated-dpo",
+            out=out,
+        )
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, which extras are missing, and the command that adds them."""
+    from aligntax.cli.doctor import report_lines
+
+    for line in report_lines():
+        typer.echo(line)
+
+
+def _names(text: str, option: str = "--names") -> tuple[str, str]:
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 2 or not all(parts):
+        raise InputError(f"{option} takes two names separated by a comma, got {text!r}")
+    return parts[0], parts[1]
+
+
+def _pairs(values: list[str] | None, option: str, form: str) -> dict[str, str]:
+    out = {}
+    for value in values or ():
+        key, found, right = value.partition("=")
+        if not (found and key and right):
+            raise InputError(f"{option} takes {form}, got {value!r}")
+        out[key] = right
+    return out
+
+
+def _scales(values: list[str] | None) -> dict[str, tuple[float, float]]:
+    out = {}
+    for metric, text in _pairs(values, "--scale", "METRIC=LOW:HIGH").items():
+        low, _, high = text.partition(":")
+        try:
+            out[metric] = (float(low), float(high))
+        except ValueError:
+            raise InputError(f"--scale takes METRIC=LOW:HIGH with two numbers, got {metric}={text!r}") from None
+    return out
+
+
+def _stage(text: str) -> tuple[str, Path, str | None]:
+    """NAME=PATH[@PARENT]; an existing path may hold an @ itself."""
+    name, found, rest = text.partition("=")
+    if not (found and name and rest):
+        raise InputError(f"--stage takes NAME=PATH or NAME=PATH@PARENT, got {text!r}")
+    path, at, parent = rest.rpartition("@")
+    if not at or Path(rest).exists():
+        return name, Path(rest), None
+    return name, Path(path), parent
+
+
+def _print_ledger(ledger: Ledger, *, json: bool = False, markdown: bool = False, all_checks: bool = False) -> None:
+    if json:
+        sys.stdout.write(ledger.to_json())
+    elif markdown:
+        from aligntax.report.markdown import markdown as as_markdown
+
+        sys.stdout.write(as_markdown(ledger))
+    else:
+        from aligntax.report.terminal import console, ledger_view
+
+        console().print(ledger_view(ledger, all_checks=all_checks))
+
+
+def _say(text: str) -> None:
+    from aligntax.core.words import printable
+
+    typer.echo(printable(text)[:2000], err=True)
+
+
+@contextmanager
+def _drawing(wanted: bool) -> Iterator[Draw]:
+    """A way to draw charts: a process that warms up while logs are read, where a second processor is there for it."""
+    from aligntax.report.drawing import DrawingProcess, draw_here
+
+    if not wanted or (os.cpu_count() or 1) < 2:
+        yield draw_here
+        return
+    process = DrawingProcess()
+    try:
+        yield process.draw
+    finally:
+        process.close()
+
+
+class _Progress:
+    """A spinner on stderr that says what is being done; nothing when stderr is no terminal."""
+
+    def __enter__(self) -> Callable[[str, int], None]:
+        self.status = None
+        if sys.stderr.isatty():
+            from aligntax.report.terminal import console
+
+            self.status = console(stderr=True).status("starting")
+            self.status.start()
+        return self._say
+
+    def _say(self, what: str, rows: int) -> None:
+        if self.status is not None:
+            from aligntax.core.words import printable
+
+            self.status.update(printable(what) + (f": {rows:,} rows" if rows else ""))
+
+    def __exit__(self, *error: object) -> None:
+        if self.status is not None:
+            self.status.stop()
+
+
+def run() -> None:
+    """Entry point: every expected error becomes one sentence on stderr and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except AligntaxError as error:
+        _say(f"error: {error}")
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # The reader of stdout went away, as 'head' does; nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        code = _unexpected(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unexpected(error: Exception) -> int:
+    """Usage errors of the option parser, and bugs."""
+    if hasattr(error, "format_message"):
+        command = getattr(getattr(error, "ctx", None), "command_path", "aligntax")
+        _say(f"error: {error.format_message().replace(chr(10), ' ')} See '{command} --help'.")
+        return int(getattr(error, "exit_code", 2))
+    if os.environ.get("ALIGNTAX_TRACEBACK"):
+        raise error
+    _say(
+        f"error: aligntax failed unexpectedly ({type(error).__name__}: {error}); set ALIGNTAX_TRACEBACK=1 to see where, and please report it"
+    )
+    return 1

@@ -1,0 +1,1 @@
+"""The nouns: arms, studies, outcomes, ledger entries, identities and errors. Standard library and pydantic only."""

@@ -1,0 +1,106 @@
+"""A ledger entry in sentences: what happened, how sure that is, and what would settle what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aligntax.core.ledger import AVERAGES, Entry, Ledger
+from aligntax.core.words import (
+    VERDICT_WORDS,
+    change_number,
+    change_unit,
+    count_text,
+    percent,
+    printable,
+    size_text,
+)
+
+
+def error_of(entry: Entry) -> float | None:
+    """The error that decides how many digits are shown."""
+    if entry.se:
+        return entry.se
+    return None if entry.ci_low is None or entry.ci_high is None else (entry.ci_high - entry.ci_low) / 4
+
+
+def headline(entry: Entry) -> str:
+    """One sentence: the change, its interval, the items, the verdict."""
+    name = f"{printable(entry.task)} ({printable(entry.metric)})"
+    if entry.change is None:
+        return f"{name}: {VERDICT_WORDS[entry.verdict]}, nothing to compare."
+    unit, error = entry.unit, error_of(entry)
+    moved = "did not move" if entry.change == 0 else "rose" if entry.change > 0 else "fell"
+    amount = "" if entry.change == 0 else f" by {size_text(entry.change, unit, error)}"
+    where = f"{entry.n:,} items" + (f" from {entry.clusters} sources" if entry.clusters else "")
+    if entry.ci_low is None or entry.ci_high is None:
+        interval = "no interval"
+    else:
+        interval = (
+            f"{percent(entry.level, 0)} interval {change_number(entry.ci_low, unit, error)} to {change_number(entry.ci_high, unit, error)}"
+        )
+    return f"{name} {moved}{amount} over {where} ({interval}): {VERDICT_WORDS[entry.verdict]}."
+
+
+def reasons(entry: Entry) -> list[str]:
+    """Why the verdict is what it is, and what would change an undetermined one."""
+    unit, margin = entry.unit, entry.margin
+    if entry.change is None or entry.ci_low is None:
+        return []
+    margin_text = "" if margin is None else size_text(margin, unit)
+    if entry.verdict == "tax":
+        return [
+            f"A loss is established at {percent(entry.level, 0)} confidence; the margin is {margin_text}."
+            if margin
+            else "A loss is established."
+        ]
+    if entry.verdict == "gain":
+        return ["An improvement is established."]
+    if entry.verdict == "no_tax":
+        return [f"A loss of {margin_text} or more is ruled out."]
+    if entry.verdict is None:
+        return []
+    return _undetermined(entry, margin_text)
+
+
+def _undetermined(entry: Entry, margin_text: str) -> list[str]:
+    out, error = [], error_of(entry)
+    loss = entry.detail("largest_loss_not_excluded")
+    if loss is not None:
+        out.append(f"A loss of up to {size_text(loss, entry.unit, error)} remains possible.")
+    smallest = entry.detail("minimum_detectable_change")
+    if smallest is not None:
+        out.append(f"This many items would find a change of {size_text(smallest, entry.unit, error)} four times in five.")
+    needed = entry.detail("n_needed_no_tax")
+    if needed is not None and needed > entry.n:
+        sources = f" from {count_text(entry.clusters * needed / entry.n)} such sources" if entry.clusters else ""
+        out.append(f"To rule out a loss of {margin_text} takes about {count_text(needed)} items{sources} if nothing changed.")
+    return out
+
+
+def is_subgroup(entry: Entry, tasks: Iterable[str]) -> bool:
+    """Whether the entry divides a task that has an entry of its own."""
+    return any(entry.task.startswith(f"{task}/") for task in tasks if task != entry.task)
+
+
+def main_entries(ledger: Ledger) -> list[Entry]:
+    """Entries that are neither subgroups nor parts: what a reader looks at first."""
+    tasks = {entry.task for entry in ledger}
+    return [entry for entry in ledger if not is_subgroup(entry, tasks)]
+
+
+def summary(entries: Iterable[Entry], baseline: str, candidate: str) -> str:
+    """One sentence for a whole comparison: how many entries of each verdict, and the largest established cost."""
+    judged = [e for e in entries if e.pair == (baseline, candidate) and e.verdict is not None and e.task not in AVERAGES]
+    if not judged:
+        return f"Nothing was judged between {printable(baseline)} and {printable(candidate)}."
+    parts = []
+    for name in ("tax", "gain", "no_tax", "undetermined"):
+        found = [e for e in judged if e.verdict == name]
+        if found:
+            parts.append(f"{VERDICT_WORDS[name]} on {len(found)}")
+    text = f"From {printable(baseline)} to {printable(candidate)}, of {len(judged)} {'task' if len(judged) == 1 else 'tasks and metrics'}: {', '.join(parts)}."
+    taxed = [e for e in judged if e.verdict == "tax" and e.cost is not None and e.unit == "fraction"]
+    if taxed:
+        worst = max(taxed, key=lambda e: e.cost or 0.0)
+        text += f" The largest established cost is {printable(worst.task)}: {change_number(worst.change or 0.0, worst.unit, error_of(worst))} {change_unit(worst.unit)}."
+    return text

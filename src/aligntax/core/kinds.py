@@ -1,0 +1,91 @@
+"""Which kind of cost or benefit a task measures, and the margin below which a change of that kind does not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Literal, get_args
+
+Kind = Literal[
+    "performance",
+    "format",
+    "latency",
+    "diversity",
+    "calibration",
+    "consistency",
+    "over_refusal",
+    "divergence",
+    "development",
+    "epistemic",
+    "safety",
+    "helpfulness",
+]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+NO_BETTER_SIDE = frozenset({"divergence", "development"})
+"""Kinds that have no better side by themselves, and so no verdict."""
+
+# First match wins; patterns are matched against the lower-cased task name.
+_TASK_KINDS: tuple[tuple[str, Kind], ...] = (
+    ("xstest*unsafe*", "safety"),
+    ("xstest*safe*", "over_refusal"),
+    ("or_bench*toxic*", "safety"),
+    ("or_bench*", "over_refusal"),
+    ("or-bench*toxic*", "safety"),
+    ("or-bench*", "over_refusal"),
+    ("xstest*", "over_refusal"),
+    ("*toxigen*", "safety"),
+    ("*realtoxicity*", "safety"),
+    ("*real_toxicity*", "safety"),
+    ("*harmbench*", "safety"),
+    ("*advbench*", "safety"),
+    ("*strong_reject*", "safety"),
+    ("*strongreject*", "safety"),
+    ("*sorry_bench*", "safety"),
+    ("*agentharm*", "safety"),
+    ("*wildguard*", "safety"),
+    ("safety*", "safety"),
+    ("*_safety", "safety"),
+    ("alpaca_eval*", "helpfulness"),
+    ("alpacaeval*", "helpfulness"),
+    ("mt_bench*", "helpfulness"),
+    ("arena_hard*", "helpfulness"),
+)
+
+
+def kind_of(task: str, overrides: Mapping[str, str] | None = None) -> str:
+    """The kind a task measures: an override by exact name or pattern, else the table, else ``performance``.
+
+    TruthfulQA stays ``performance``: it is scored as question answering.
+    """
+    for pattern, kind in (overrides or {}).items():
+        if task == pattern or fnmatchcase(task, pattern):
+            return kind
+    lowered = task.lower()
+    return next((kind for pattern, kind in _TASK_KINDS if fnmatchcase(lowered, pattern)), "performance")
+
+
+def default_margin(kind: str, unit: str, baseline: float | None, scale: float | None) -> tuple[float | None, str]:
+    """The margin of one entry and the reason for it.
+
+    Args:
+        kind: kind of the entry.
+        unit: unit of its metric.
+        baseline: the baseline's value, for margins that are a share of it.
+        scale: largest possible |difference| of one item, None if unbounded.
+
+    Returns:
+        (margin, reason); the margin is None where nothing is known about what matters in that unit.
+    """
+    share = None if baseline is None or baseline == 0 else 0.05 * abs(baseline)
+    if kind == "latency" or unit in {"tokens", "seconds", "tokens/s"}:
+        return share, "5 % of the baseline"
+    if kind == "diversity":
+        return (0.02, "0.02 of an index on [0, 1]") if scale == 1.0 else (share, "5 % of the baseline")
+    if kind == "epistemic":
+        return (None if scale is None else 0.05 * scale), "0.05 of the scale"
+    if unit == "fraction":
+        return 0.01, "1 point of a fraction"
+    if scale is not None:
+        return 0.01 * scale, "0.01 of the scale"
+    return None, f"no margin is known for the unit {unit}: name one with --margin"

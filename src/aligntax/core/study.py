@@ -1,0 +1,135 @@
+"""Arms, study and analysis settings: what is compared, and how. All of it is hashed into the study's identity."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from aligntax.core.errors import InputError
+from aligntax.core.ids import digest
+from aligntax.core.kinds import KINDS
+
+
+class Frozen(BaseModel):
+    """Base of every value object: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Scale(Frozen):
+    """The known range of a metric's scores, so that bounded-score methods apply."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Scale:
+        if not self.low < self.high:
+            raise ValueError(f"a scale runs from low to high, got {self.low} to {self.high}")
+        return self
+
+
+class Margin(Frozen):
+    """The change that starts to matter: ``value`` in the metric's unit, or as a share of the baseline's value."""
+
+    value: Annotated[float, Field(gt=0)]
+    relative: bool = False
+
+
+class Analysis(Frozen):
+    """How changes are judged.
+
+    Attributes:
+        margin: None takes each kind's default.
+        level: confidence level.
+        cluster: column that names what was sampled or shares text (source document, passage, seed question).
+        by: column that splits each task into subgroups.
+        kinds: overrides of task kinds.
+        lower_is_better: metrics for which less is better, whatever the logs say.
+        scales: known score ranges, by metric.
+        bootstrap: resamples of the percentile cross-check; 0 for none.
+        seed: of every random draw.
+    """
+
+    margin: Margin | None = None
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    cluster: str | None = None
+    by: str | None = None
+    kinds: dict[str, str] = {}
+    lower_is_better: tuple[str, ...] = ()
+    scales: dict[str, Scale] = {}
+    bootstrap: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _known_kinds(self) -> Analysis:
+        for task, kind in self.kinds.items():
+            if kind not in KINDS:
+                raise ValueError(f"kind of {task} must be one of {', '.join(KINDS)}; got {kind!r}")
+        return self
+
+
+class Arm(Frozen):
+    """Who was asked. Read from logs: identified by its rows.
+
+    Attributes:
+        name: as the ledger calls it.
+        parent: the arm it was made from; None for a root.
+        source: file or folder name (never an absolute path).
+        reader: which reader understood it.
+        rows: sha256 of its rows, whatever their order.
+    """
+
+    name: str
+    parent: str | None
+    source: str
+    reader: str
+    rows: str
+
+
+class Study(Frozen):
+    """Which arms, against which baseline, judged how."""
+
+    baseline: str
+    arms: tuple[Arm, ...]
+    analysis: Analysis
+
+    @property
+    def id(self) -> str:
+        """Hash of everything that can move a number: arms by their rows, tree, analysis. File names are left out."""
+        arms = [{"name": a.name, "parent": a.parent, "rows": a.rows} for a in self.arms]
+        return digest({"baseline": self.baseline, "arms": arms, "analysis": self.analysis.model_dump()})[:16]
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """(baseline, candidate) names compared: every edge of the tree, then the baseline to each arm."""
+        edges = [(a.parent, a.name) for a in self.arms if a.parent is not None]
+        totals = [(self.baseline, a.name) for a in self.arms if a.name != self.baseline]
+        return tuple(dict.fromkeys([*edges, *totals]))
+
+    @property
+    def candidate(self) -> str:
+        """The arm that the study is about: the last one."""
+        return self.arms[-1].name
+
+
+def check_tree(names: list[str], parents: dict[str, str | None]) -> None:
+    """Refuse a stage tree with repeated names, unknown parents or a loop.
+
+    Raises:
+        InputError: naming the arm at fault.
+    """
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two arms are named {name!r}: every arm needs a name of its own")
+        parent = parents[name]
+        if parent is not None and parent not in names:
+            raise InputError(f"stage {name!r} names the parent {parent!r}, which is not an arm; known: {', '.join(names)}")
+    for name in names:
+        seen, at = {name}, parents[name]
+        while at is not None:
+            if at in seen:
+                raise InputError(f"stage {name!r} is its own ancestor: the stages must form a tree")
+            seen.add(at)
+            at = parents[at]

@@ -1,0 +1,1 @@
+"""Example logs, simulated: drawn from known probabilities by ``make``; no model was run."""

@@ -1,0 +1,373 @@
+"""The verb ``diff``: logs of several arms in, a judged comparison out. Runs no model."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path, PurePath
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from aligntax.core.errors import InputError
+from aligntax.core.ledger import Ledger
+from aligntax.core.study import Analysis, Arm, Study, check_tree
+from aligntax.core.words import printable
+from aligntax.flow.compare import MetricTable, PairNotes, StudyNotes, compare
+from aligntax.flow.judge import MetricFacts
+from aligntax.flow.scores import BoolArray, difference, item_scores
+from aligntax.store.logs import LogFacts, Want, find_reader
+from aligntax.store.rows import Flip, Items, MetricRows, Rows
+
+# Names whose direction nobody doubts; everything else is taken as "more is better" with a check.
+_HIGHER = frozenset(
+    [
+        "acc",
+        "acc_norm",
+        "acc_bytes",
+        "acc_mutual_info",
+        "acc_all",
+        "accuracy",
+        "exact_match",
+        "exact",
+        "em",
+        "f1",
+        "score",
+        "pass@1",
+        "pass",
+        "pass_at_1",
+        "correct",
+        "mcc",
+        "mc1",
+        "mc2",
+        "bleu",
+        "rouge1",
+        "rouge2",
+        "rougeL",
+        "rougeLsum",
+        "chrf",
+        "meteor",
+        "bleurt_acc",
+        "bleu_acc",
+        "rouge1_acc",
+        "win_rate",
+        "prompt_level_strict_acc",
+        "prompt_level_loose_acc",
+        "inst_level_strict_acc",
+        "inst_level_loose_acc",
+        "math_verify",
+    ]
+)
+_LOWER = frozenset(
+    [
+        "perplexity",
+        "word_perplexity",
+        "byte_perplexity",
+        "bits_per_byte",
+        "ppl",
+        "loss",
+        "nll",
+        "brier",
+        "brier_score",
+        "ece",
+        "error",
+        "error_rate",
+        "wer",
+        "cer",
+        "ter",
+        "toxicity",
+        "toxicity_score",
+        "latency",
+        "latency_s",
+        "ttft",
+    ]
+)
+_PATHS = re.compile(r"(?<![\w.:/])(?:/|~/|[A-Za-z]:\\)[^\s,;'\"=]+")
+
+
+@dataclass(frozen=True)
+class ArmSource:
+    """One arm of a diff: its name, its log, and the arm it was made from."""
+
+    name: str
+    path: Path
+    parent: str | None
+
+
+def chain(base: Path, candidate: Path, names: tuple[str, str], stages: Sequence[tuple[str, Path, str | None]]) -> list[ArmSource]:
+    """The arms of a stage tree: stages without a parent stand between base and candidate in the order given.
+
+    Raises:
+        InputError: on repeated names, unknown parents or a loop.
+    """
+    arms, last = [ArmSource(names[0], base, None)], names[0]
+    for name, path, parent in stages:
+        arms.append(ArmSource(name, path, last if parent is None else parent))
+        if parent is None:
+            last = name
+    arms.append(ArmSource(names[1], candidate, last))
+    check_tree([a.name for a in arms], {a.name: a.parent for a in arms})
+    return arms
+
+
+class Comparison:
+    """A study with its ledger, and with its rows still at hand for the flips. A context manager."""
+
+    def __init__(
+        self, study: Study, ledger: Ledger, provenance: Mapping[str, Any], rows: Rows, tables: Sequence[MetricTable], items: Items
+    ) -> None:
+        self.study, self.ledger, self.provenance = study, ledger, provenance
+        self.rows, self._tables, self._items = rows, {t.metric: t for t in tables}, items
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.rows.close()
+
+    def flips(
+        self, baseline: str, candidate: str, metric: str, *, task: str | None = None, direction: str = "both", limit: int | None = None
+    ) -> tuple[int, list[Flip]]:
+        """Items whose score changed: (how many there are, those described).
+
+        Args:
+            baseline: arm name.
+            candidate: arm name.
+            metric: metric key.
+            task: one task, or a subgroup ``task/label``; None for all.
+            direction: ``lost`` (worse in the candidate), ``gained`` or ``both``.
+            limit: describe at most so many, the largest changes first.
+
+        Raises:
+            InputError: on an unknown arm, metric or task.
+        """
+        table = self._tables.get(metric)
+        if table is None or " - " in metric:
+            known = [m for m in self._tables if " - " not in m]
+            raise InputError(f"no metric {printable(metric)!r} with answers of its own; this run has: {printable(', '.join(known))}")
+        for arm in (baseline, candidate):
+            if arm not in table.arms:
+                raise InputError(f"no arm {printable(arm)!r} with this metric; the run has: {printable(', '.join(table.arms))}")
+        a, b = table.arms[baseline], table.arms[candidate]
+        d = b.mean - a.mean
+        codes = self._items.task
+        sign = np.array([table.facts[t].sign if t in table.facts else 1.0 for t in range(len(self._items.tasks))])[codes]
+        benefit = sign * d
+        chosen = ~np.isnan(d) & {"lost": benefit < 0, "gained": benefit > 0, "both": benefit != 0}[direction]
+        if task is not None:
+            chosen &= self._members(task)
+        at = np.flatnonzero(chosen)
+        numbers = {arm.name: arm.number for arm in self.rows.arms}
+        return len(at), self.rows.describe(numbers[baseline], numbers[candidate], metric, at, np.abs(d[at]), limit)
+
+    def _members(self, task: str) -> BoolArray:
+        items = self._items
+        if task in items.tasks:
+            return np.asarray(items.task == items.tasks.index(task))
+        for code, name in enumerate(items.tasks):
+            if task.startswith(f"{name}/") and task[len(name) + 1 :] in items.labels:
+                return np.asarray((items.task == code) & (items.by == items.labels.index(task[len(name) + 1 :])))
+        raise InputError(f"no task {printable(task)!r}; this run has: {printable(', '.join(items.tasks))}, and subgroups as task/label")
+
+
+def diff_logs(arms: Sequence[ArmSource], analysis: Analysis, want: Want, progress: Callable[[str, int], None] | None = None) -> Comparison:
+    """Read the arms' logs, compare them, and judge.
+
+    Args:
+        arms: the first is the baseline, the last the candidate.
+        analysis: settings; ``want`` must name the same cluster and subgroup columns.
+        want: columns to read.
+        progress: called with (what is being done, rows so far).
+
+    Raises:
+        InputError: on anything wrong with the logs or with what was asked of them.
+    """
+    say = progress or _silent
+    rows = Rows()
+    try:
+        for arm in arms:
+            source = find_reader(arm.path).read(arm.path, want)
+            rows.add(arm.name, arm.path, source, want, lambda n, name=arm.name: say(f"reading {name}", n))  # type: ignore[misc]
+        study = Study(
+            baseline=arms[0].name,
+            arms=tuple(
+                Arm(name=a.name, parent=a.parent, source=r.source, reader=r.reader, rows=r.rows)
+                for a, r in zip(arms, rows.arms, strict=True)
+            ),
+            analysis=analysis,
+        )
+        return compare_rows(study, rows, [r.facts for r in rows.arms], say)
+    except BaseException:
+        rows.close()
+        raise
+
+
+def _silent(_what: str, _rows: int) -> None:
+    """Progress that nobody asked for."""
+
+
+def compare_rows(study: Study, rows: Rows, facts: Sequence[LogFacts], say: Callable[[str, int], None]) -> Comparison:
+    """Compare rows already loaded, in the order of the study's arms."""
+    say("pairing", 0)
+    items = rows.items()
+    tables = metric_tables(study, items, rows, facts)
+    notes = _notes(study, rows, facts)
+    entries = compare(study, items, tables, notes, lambda metric: say(f"comparing {metric}", 0))
+    ledger = Ledger(study=study.id, baseline=study.baseline, entries=tuple(entries))
+    return Comparison(study, ledger, _provenance(rows, facts, tables, items), rows, tables, items)
+
+
+def metric_tables(study: Study, items: Items, rows: Rows, facts: Sequence[LogFacts]) -> list[MetricTable]:
+    """Every metric of every arm as scores per item, and the difference of extractors as a metric of kind ``format``."""
+    names = list(dict.fromkeys(m for arm in rows.arms for m in rows.metrics(arm.number)))
+    directions: dict[tuple[str, str], bool] = {}
+    for one in facts:
+        directions |= one.higher_is_better
+    out: list[MetricTable] = []
+    for metric in sorted(names):
+        found = {arm.name: rows.metric_rows(arm.number, metric) for arm in rows.arms}
+        found = {name: r for name, r in found.items() if len(r.item)}
+        known = _facts(metric, found, items, directions, study.analysis)
+        strict = all(f.strict for f in known.values())
+        arms = {name: item_scores(r, len(items.task), strict=strict) for name, r in found.items()}
+        out.append(MetricTable(metric, arms, known))
+    return out + _format_tables(out)
+
+
+def _facts(
+    metric: str, found: Mapping[str, MetricRows], items: Items, directions: Mapping[tuple[str, str], bool], analysis: Analysis
+) -> dict[int, MetricFacts]:
+    low, high = np.full(len(items.tasks), np.inf), np.full(len(items.tasks), -np.inf)
+    for r in found.values():
+        seen = ~np.isnan(r.value)
+        np.minimum.at(low, items.task[r.item[seen]], r.value[seen])
+        np.maximum.at(high, items.task[r.item[seen]], r.value[seen])
+    counts = sum(np.bincount(items.task[r.item], minlength=len(items.tasks)) for r in found.values())
+    present = [int(t) for t in np.flatnonzero(counts)]
+    return {t: _metric_facts(metric, items.tasks[t], float(low[t]), float(high[t]), directions, analysis) for t in present}
+
+
+def _metric_facts(
+    metric: str, task: str, low: float, high: float, directions: Mapping[tuple[str, str], bool], analysis: Analysis
+) -> MetricFacts:
+    """Unit, direction and range of one metric on one task.
+
+    Raises:
+        InputError: if a score lies outside the range that was named for its metric.
+    """
+    name = metric.split(",", 1)[0]
+    if metric in analysis.lower_is_better or name in analysis.lower_is_better:
+        higher, assumed = False, False
+    elif (told := directions.get((task, metric), directions.get((task, name)))) is not None:
+        higher, assumed = told, False
+    else:
+        higher, assumed = name.lower() not in _LOWER, name not in _HIGHER and name.lower() not in _LOWER
+    scale = analysis.scales.get(metric, analysis.scales.get(name))
+    if scale is not None:
+        if low < scale.low or high > scale.high:
+            raise InputError(
+                f"{printable(metric)} of {printable(task)} runs from {low:g} to {high:g}, outside the scale {scale.low:g} to {scale.high:g} named for it"
+            )
+        fraction = (scale.low, scale.high) == (0.0, 1.0)
+        return MetricFacts("fraction" if fraction else name, higher, scale.high - scale.low, fraction and higher, assumed)
+    if low >= 0 and high <= 1:
+        return MetricFacts("fraction", higher, 1.0, higher, assumed)
+    if low == np.inf:
+        return MetricFacts("fraction", higher, 1.0, higher, assumed)
+    return MetricFacts(name, higher, None, False, assumed)
+
+
+def _format_tables(tables: Sequence[MetricTable]) -> list[MetricTable]:
+    """What a flexible extractor finds beyond a strict one: right answers lost to their format."""
+    out = []
+    for strict in tables:
+        name, _, extractor = strict.metric.partition(",")
+        if "strict" not in extractor:
+            continue
+        for flexible in tables:
+            if flexible is strict or flexible.metric.partition(",")[0] != name or "flexible" not in flexible.metric:
+                continue
+            arms = {arm: difference(flexible.arms[arm], strict.arms[arm]) for arm in strict.arms if arm in flexible.arms}
+            never_less = all(not (s.mean < 0).any() for s in arms.values())
+            known = {
+                t: MetricFacts("fraction", not f.higher_is_better, 1.0 if never_less else 2.0, False)
+                for t, f in strict.facts.items()
+                if t in flexible.facts and f.unit == flexible.facts[t].unit == "fraction"
+            }
+            if known and arms:
+                out.append(MetricTable(f"{flexible.metric} - {strict.metric}", arms, known, kind="format"))
+    return out
+
+
+def _notes(study: Study, rows: Rows, facts: Sequence[LogFacts]) -> StudyNotes:
+    numbers = {arm.name: arm.number for arm in rows.arms}
+    replies = all(rows.has_text(arm.number, "answer") for arm in rows.arms)
+    prompts = all(rows.has_text(arm.number, "prompt") for arm in rows.arms)
+    pairs = {
+        (a, b): PairNotes(
+            rows.identical(numbers[a], numbers[b], "answer") if replies else {},
+            rows.identical(numbers[a], numbers[b], "prompt") if prompts else {},
+        )
+        for a, b in study.pairs
+    }
+    known = rows.has_contents()
+    return StudyNotes(
+        cluster=study.analysis.cluster or next((f.auto_cluster for f in facts if f.auto_cluster), None),
+        groups={g: tasks for f in facts for g, tasks in f.groups.items()},
+        repeated=rows.repeated_contents() if known else {},
+        changed=rows.changed_contents() if known else {},
+        pairs=pairs,
+    )
+
+
+def _provenance(rows: Rows, facts: Sequence[LogFacts], tables: Sequence[MetricTable], items: Items) -> dict[str, Any]:
+    """Versions, what each log says about itself, and every automatic choice with its reason."""
+    choices = []
+    for arm in rows.arms:
+        choices.append({"choice": f"reader {arm.reader} for {arm.name}", "reason": "by the look of the file"})
+    for table in tables:
+        for t, f in table.facts.items():
+            bounded = "bounded scores: score test at the effective sample size" if f.scale is not None else "unbounded scores: t test"
+            direction = "higher is better" if f.higher_is_better else "lower is better"
+            reason = "assumed: no log says" if f.assumed else "as the log, the metric's name or the settings say"
+            choices.append(
+                {
+                    "choice": f"{items.tasks[t]}, {table.metric}: {bounded}; {direction}",
+                    "reason": f"range of the scores seen; direction {reason}",
+                }
+            )
+    return {
+        "aligntax": version("aligntax"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: version(name) for name in ("numpy", "scipy", "duckdb", "pydantic")},
+        "pairing": "task, source id and content hash where every arm has them; never row order",
+        "estimator": "mean over items of candidate - baseline; strict accuracy (refused, unparsed and truncated count as incorrect)",
+        "arms": {
+            arm.name: {
+                "source": arm.source,
+                "reader": arm.reader,
+                "samples": arm.samples,
+                "rows_sha256": arm.rows,
+                "settings": _without_paths(one.settings),
+                "left_out": list(one.notes),
+            }
+            for arm, one in zip(rows.arms, facts, strict=True)
+        },
+        "choices": choices,
+    }
+
+
+def _without_paths(value: Any) -> Any:
+    """Absolute paths shortened to their last part: they say something about a machine, nothing about the study."""
+    if isinstance(value, str):
+        return _PATHS.sub(lambda m: PurePath(m[0].replace("\\", "/")).name or "...", value)
+    if isinstance(value, dict):
+        return {str(k): _without_paths(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(v) for v in value]
+    return value

@@ -1,0 +1,1 @@
+"""Ledgers for people: terminal tables, Markdown, charts and pages. Imports no model."""

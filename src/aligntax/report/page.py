@@ -1,0 +1,189 @@
+"""The report: one self-contained HTML page without a script, a font or an image from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+from aligntax.core.explain import headline, is_subgroup, main_entries, reasons, summary
+from aligntax.core.ledger import Entry
+from aligntax.core.samples import OUTCOMES
+from aligntax.core.tables import Row, entry_row
+from aligntax.core.words import cut, number, printable
+from aligntax.report import charts
+from aligntax.report.drawing import Draw, draw_here
+from aligntax.report.terminal import answer_text
+
+if TYPE_CHECKING:
+    from aligntax.flow.diff import Comparison
+    from aligntax.store.rows import Flip
+
+MAX_FLIPS = 120
+"""Flips shown in all; the page says how many there are."""
+MAX_CHARTS = 12
+MAX_TABLE_ROWS = 400
+_QUESTION_CHARS, _ANSWER_CHARS = 600, 1000
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One entry prepared for the page."""
+
+    row: Row
+    indent: bool
+    headline: str
+    reasons: list[str]
+    checks: list[str]
+    outcomes: list[tuple[str, str]]
+    details: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _Section:
+    """The entries of one pair and metric, with their chart."""
+
+    title: str
+    lines: list[_Line]
+    hidden: int
+    chart: Markup | None
+    chart_note: str
+
+
+@dataclass(frozen=True)
+class _Flips:
+    title: str
+    total: int
+    shown: int
+    rows: list[dict[str, str]]
+
+
+def render(comparison: Comparison, draw: Draw = draw_here) -> str:
+    """The page of one comparison; ``draw`` makes SVGs of its plots."""
+    ledger, study = comparison.ledger, comparison.study
+    groups = [list(g) for _, g in groupby(ledger, key=lambda e: (e.pair, e.kind, e.metric))]
+    drawable = [[e for e in group if e.change is not None and e.unit == group[0].unit] for group in groups]
+    with_chart = [i for i, entries in enumerate(drawable) if entries][:MAX_CHARTS]
+    drawn = dict(zip(with_chart, draw([charts.forest_plot(drawable[i]) for i in with_chart]), strict=True))
+    sections = [_section(group, drawn.get(i), len(drawable[i])) for i, group in enumerate(groups)]
+    pairs = list(dict.fromkeys(e.pair for e in ledger))
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            title=f"{printable(study.baseline)} to {printable(study.candidate)}",
+            summaries=[summary(main_entries(ledger), *pair) for pair in pairs],
+            sections=sections,
+            charts_left_out=sum(map(bool, drawable)) - len(with_chart),
+            flips=_flips(comparison),
+            study=study,
+            settings=_settings(comparison),
+            provenance=_provenance(comparison.provenance),
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("aligntax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _section(entries: Sequence[Entry], svg: str | None, drawable: int) -> _Section:
+    tasks = {e.task for e in entries}
+    first = entries[0]
+    return _Section(
+        title=printable(f"{first.baseline} → {first.candidate}: {first.metric} ({first.kind.replace('_', ' ')})"),
+        lines=[_line(e, is_subgroup(e, tasks)) for e in entries[:MAX_TABLE_ROWS]],
+        hidden=max(0, len(entries) - MAX_TABLE_ROWS),
+        chart=None if svg is None else Markup(svg),  # noqa: S704 - the drawing engine escapes labels; a test feeds it hostile ones
+        chart_note=f"{charts.MAX_ROWS} of {drawable} entries are drawn." if drawable > charts.MAX_ROWS else "",
+    )
+
+
+def _line(entry: Entry, indent: bool) -> _Line:
+    outcomes = [
+        (printable(arm), ", ".join(f"{counts[o]:,} {o}" for o in OUTCOMES if o in counts)) for arm, counts in entry.outcomes.items()
+    ]
+    return _Line(
+        entry_row(entry), indent, headline(entry), reasons(entry), [printable(c) for c in entry.checks], outcomes,
+        [(key, _detail(value)) for key, value in entry.details.items()],
+    )  # fmt: skip
+
+
+def _detail(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return f"[{', '.join(_detail(v) for v in value)}]"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _flips(comparison: Comparison) -> list[_Flips]:
+    """Lost and gained items of the main pair, by metric, the cap shared between them."""
+    study = comparison.study
+    metrics = list(dict.fromkeys(e.metric for e in comparison.ledger if e.kind != "format"))
+    cap = max(4, MAX_FLIPS // (2 * max(1, len(metrics))))
+    out = []
+    for metric in metrics[: MAX_FLIPS // 8]:
+        for direction in ("lost", "gained"):
+            try:
+                total, found = comparison.flips(study.baseline, study.candidate, metric, direction=direction, limit=cap)
+            except ValueError:  # a metric that only one of the two arms has
+                continue
+            if total:
+                title = f"{'Lost' if direction == 'lost' else 'Gained'}: {printable(metric)}"
+                out.append(_Flips(title, total, len(found), [_flip(f) for f in found]))
+    return out
+
+
+def _flip(flip: Flip) -> dict[str, str]:
+    def shown(text: str | None, limit: int) -> str:
+        return "" if text is None else cut(printable(text.strip(), keep_newlines=True), limit)
+
+    return {
+        "task": printable(f"{flip.task}/{flip.label}" if flip.label else flip.task),
+        "item": printable(flip.item),
+        "values": " → ".join(
+            "-" if v is None else number(v, 0 if v.is_integer() else 3) for v in (flip.baseline_value, flip.candidate_value)
+        ),
+        "question": shown(flip.question, _QUESTION_CHARS),
+        "target": shown(flip.target, 200),
+        "baseline": shown(answer_text(flip.baseline_answer, flip.baseline_extracted), _ANSWER_CHARS),
+        "candidate": shown(answer_text(flip.candidate_answer, flip.candidate_extracted), _ANSWER_CHARS),
+    }
+
+
+def _settings(comparison: Comparison) -> list[tuple[str, str]]:
+    a = comparison.study.analysis
+    margin = (
+        "each kind's default"
+        if a.margin is None
+        else f"{100 * a.margin.value:g} % of the baseline"
+        if a.margin.relative
+        else f"{a.margin.value:g}"
+    )
+    return [
+        ("margin", margin),
+        ("confidence", f"{100 * a.level:g} %"),
+        ("cluster", printable(a.cluster or "none named")),
+        ("subgroups by", printable(a.by or "none")),
+        ("bootstrap", f"{a.bootstrap:,} resamples, seed {a.seed}" if a.bootstrap else "none"),
+    ]
+
+
+def _provenance(provenance: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested provenance as flat lines of text."""
+    if isinstance(provenance, dict):
+        return [line for key, value in provenance.items() for line in _provenance(value, f"{prefix}.{key}" if prefix else str(key))]
+    if isinstance(provenance, list):
+        return [line for i, value in enumerate(provenance) for line in _provenance(value, f"{prefix}[{i}]")]
+    return [(printable(prefix), cut(printable(str(provenance)), 300))]

@@ -1,0 +1,1 @@
+"""Logs in, run directories out. The only layer that touches files."""

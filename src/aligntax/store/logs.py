@@ -1,0 +1,262 @@
+"""What a reader gives, and how the right reader is found: by looking at the file.
+
+A reader is a function ``(path, want) -> LogSource`` with the ``reader`` decorator. Readers of other packages are
+found through the entry-point group ``aligntax.readers`` (each entry point names a decorated function).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from aligntax.core.errors import InputError, LogError
+from aligntax.core.samples import Outcome
+from aligntax.core.words import printable
+from aligntax.store.jsonio import json_rows, opened, shown
+
+ENTRY_POINTS = "aligntax.readers"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of a plain table's columns; None takes the usual name if it is there."""
+
+    item: str | None = None
+    score: str | None = None
+    task: str | None = None
+    trial: str | None = None
+    answer: str | None = None
+    outcome: str | None = None
+    metric: str | None = None
+
+
+@dataclass(frozen=True)
+class Want:
+    """What the comparison needs from a log: label columns, and for plain tables the columns' names."""
+
+    cluster: str | None = None
+    by: str | None = None
+    columns: Columns = field(default_factory=Columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One score of one sample: ``value`` None where there is none; ``extracted`` is what a parser took from the answer."""
+
+    value: float | None
+    outcome: Outcome = Outcome.SCORED
+    extracted: str | None = None
+
+
+@dataclass(slots=True)
+class LogRow:
+    """One sample of a log with its scores by metric.
+
+    ``item`` is the source's id, ``content`` the hash of question, choices and target; at least one is needed.
+    ``question``, ``target`` and ``answer`` are texts to show; ``prompt`` identifies the rendered prompt.
+    """
+
+    task: str
+    item: str | None
+    content: str | None
+    scores: dict[str, Value]
+    trial: int = 0
+    question: str | None = None
+    target: str | None = None
+    answer: str | None = None
+    prompt: str | None = None
+    cluster: str | None = None
+    by: str | None = None
+
+
+@dataclass
+class LogFacts:
+    """What a log says about itself; readers may add to it while their rows are consumed.
+
+    Attributes:
+        higher_is_better: direction by (task, metric), where the log states it.
+        groups: group name -> its tasks.
+        labels: label columns seen (for the message when one is missing).
+        auto_cluster: what the rows' clusters are when none was asked for ("cluster" of a table, "document" of
+            list-valued metrics); None where rows carry none.
+        settings: harness, version, shots, templates and the like, for provenance.
+        notes: what was left out and why.
+    """
+
+    higher_is_better: dict[tuple[str, str], bool] = field(default_factory=dict)
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    labels: set[str] = field(default_factory=set)
+    auto_cluster: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+@dataclass
+class TableQuery:
+    """A plain table that DuckDB reads by itself: ``relation`` is SQL after FROM, ``types`` its columns' SQL types."""
+
+    relation: str
+    types: dict[str, str]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(self.types)
+
+
+@dataclass
+class LogSource:
+    """A log understood: an iterator of rows, or a table for the database to read; and facts about it."""
+
+    reader: str
+    rows: Iterator[LogRow] | None
+    table: TableQuery | None = None
+    facts: LogFacts = field(default_factory=LogFacts)
+
+
+class Sighting:
+    """A path being looked at: what readers decide by. Everything is read at most once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def is_dir(self) -> bool:
+        return self.path.is_dir()
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first bytes of a file (empty for a folder)."""
+        if self.is_dir:
+            return b""
+        try:
+            with self.path.open("rb") as raw:
+                return raw.read(4096)
+        except OSError as error:
+            raise LogError(f"{shown(self.path)} cannot be read: {error.strerror}") from None
+
+    @cached_property
+    def zip_names(self) -> tuple[str, ...]:
+        """Member names if it is a zip file."""
+        if self.is_dir or not zipfile.is_zipfile(self.path):
+            return ()
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return tuple(archive.namelist())
+        except zipfile.BadZipFile as error:
+            raise LogError(f"{shown(self.path)} is a damaged zip file ({error}); fetch it again") from None
+
+    @cached_property
+    def looks_like_json(self) -> bool:
+        return bool(self.zip_names) or self.head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{")
+
+    @cached_property
+    def first_object(self) -> dict[str, Any] | None:
+        """The first JSON object of the file (or of its first JSON member); None if it is not JSON rows.
+
+        Raises:
+            LogError: if it starts like JSON rows and is not.
+        """
+        if self.is_dir or not self.looks_like_json:
+            return None
+        with opened(self.path) as streams:
+            for where, stream in streams:
+                for _, row in json_rows(stream, where):
+                    return row
+        return None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A named reader: ``sniff`` says whether it understands what it sees, ``read`` reads it."""
+
+    name: str
+    sniff: Callable[[Sighting], bool]
+    read: Callable[[Path, Want], LogSource]
+
+
+def reader(name: str, sniff: Callable[[Sighting], bool]) -> Callable[[Callable[[Path, Want], LogSource]], Reader]:
+    """Make a reader of a function ``(path, want) -> LogSource``."""
+    return lambda read: Reader(name, sniff, read)
+
+
+def builtin_readers() -> tuple[Reader, ...]:
+    from aligntax.store.readers.lm_eval import lm_eval
+    from aligntax.store.readers.mmlu_pro import mmlu_pro
+    from aligntax.store.readers.table import table
+
+    return (lm_eval, mmlu_pro, table)
+
+
+def plugin_readers() -> tuple[Reader, ...]:
+    """Readers that other packages offer.
+
+    Raises:
+        InputError: if an entry point names something that is not a reader.
+    """
+    from importlib.metadata import entry_points
+
+    found = []
+    for point in entry_points(group=ENTRY_POINTS):
+        loaded = point.load()
+        if not isinstance(loaded, Reader):
+            raise InputError(f"entry point {point.value!r} of {ENTRY_POINTS} is a {type(loaded).__name__}, not a reader")
+        found.append(loaded)
+    return tuple(found)
+
+
+def find_reader(path: Path) -> Reader:
+    """The first reader that understands ``path``: plug-ins before the readers that come with aligntax.
+
+    Raises:
+        InputError: if the path does not exist, or nothing understands it.
+    """
+    if not path.exists():
+        raise InputError(f"{shown(path)} does not exist; give a log file or a folder of logs")
+    seen = Sighting(path)
+    if not seen.is_dir and not seen.head:
+        raise LogError(f"{shown(path)} is empty; an evaluation log was expected")
+    if "header.json" in seen.zip_names or "_journal/start.json" in seen.zip_names:
+        raise LogError(f"{shown(path)} is an Inspect log, which this version does not read yet; known formats: {known_formats()}")
+    for candidate in (*plugin_readers(), *builtin_readers()):
+        if candidate.sniff(seen):
+            return candidate
+    raise LogError(f"{shown(path)} is no log that aligntax understands{_what(seen)}; known formats: {known_formats()}")
+
+
+def known_formats() -> str:
+    return (
+        "lm-eval folders and samples_*.jsonl, MMLU-Pro outputs (zip, JSON, JSON lines), "
+        "and tables (CSV, TSV, JSON lines, Parquet) with columns item and score"
+    )
+
+
+def _what(seen: Sighting) -> str:
+    if seen.is_dir:
+        names = sorted(p.name for p in seen.path.iterdir())
+        return (
+            f" (a folder of {len(names)}: {printable(', '.join(names[:3]))}{', ...' if len(names) > 3 else ''})"
+            if names
+            else " (an empty folder)"
+        )
+    if seen.first_object is not None:
+        return f" (JSON rows with keys {printable(', '.join(list(seen.first_object)[:8]))})"
+    return ""
+
+
+def label_text(value: object) -> str | None:
+    """A label as text; None where the log has none (null, or an empty string)."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

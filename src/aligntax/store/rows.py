@@ -1,0 +1,399 @@
+"""All rows of a study in one in-memory DuckDB: loaded once, keyed by item identity, handed out as numpy arrays.
+
+Per arm k: ``samples_k(task, item, content, trial, question, target, answer, prompt, cluster, by, k1, k2)`` and
+``scores_k(sample, metric, value, outcome, extracted)``, where ``sample`` is the rowid in ``samples_k``. An item is
+(task, source id, content hash); ``k1`` and ``k2`` are two independent 64-bit hashes of that, because joining two
+numbers is several times cheaper than joining three strings. ``items(idx, k1, k2)`` is the union of the arms' items.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from aligntax.core.errors import LogError, PairingError
+from aligntax.core.samples import CODE, Outcome
+from aligntax.core.words import items_text, printable
+from aligntax.store.jsonio import shown
+from aligntax.store.loading import KEYS, SAMPLE_TEXTS, RowLoader, TableLoader, duplicate, quoted
+from aligntax.store.logs import LogFacts, LogSource, Want
+
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+}
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """An in-memory database that fetches no extensions."""
+    return duckdb.connect(config=_CONFIG)
+
+
+@dataclass(frozen=True)
+class ArmRows:
+    """One loaded arm: its name, number, reader, facts, identity (sha256 of rows) and count of samples."""
+
+    name: str
+    number: int
+    source: str
+    reader: str
+    facts: LogFacts
+    rows: str
+    samples: int
+
+
+@dataclass(frozen=True)
+class Items:
+    """The planned items as codes, all (N,): ``-1`` where an item has no such label.
+
+    Attributes:
+        task, cluster, by: integer codes, in the sorted order of the names.
+        tasks, clusters, labels: the names behind the codes.
+    """
+
+    task: IntArray
+    cluster: IntArray
+    by: IntArray
+    tasks: tuple[str, ...]
+    clusters: int
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MetricRows:
+    """The score rows of one metric in one arm, (M,) each: item index, value (NaN where null), outcome code."""
+
+    item: IntArray
+    value: FloatArray
+    outcome: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One item whose score changed, with what can be shown of it."""
+
+    task: str
+    item: str
+    label: str | None
+    question: str | None
+    target: str | None
+    baseline_value: float | None
+    candidate_value: float | None
+    baseline_answer: str | None
+    candidate_answer: str | None
+    baseline_extracted: str | None
+    candidate_extracted: str | None
+
+
+class Rows:
+    """The rows of a study's arms. Use as a context manager, or ``close`` it."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection | None = None) -> None:
+        self.con = con or connect()
+        self.arms: list[ArmRows] = []
+        self._index: list[IntArray] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.con.close()
+
+    # -- loading ------------------------------------------------------------------------------------------------
+
+    def add(self, name: str, path: Path, source: LogSource, want: Want, progress: Callable[[int], None] | None = None) -> ArmRows:
+        """Load one arm.
+
+        Raises:
+            LogError: on rows that no log may hold (duplicates, scores that are not finite, unknown outcomes).
+        """
+        k = len(self.arms)
+        where = shown(path)
+        if source.rows is not None:
+            RowLoader(self.con, k, where).load(source.rows, progress)
+        elif source.table is not None:
+            TableLoader(self.con, k, where).load(source.table, want)
+        self._join(k)
+        count = int(self._one(f"SELECT count(*) FROM samples_{k}"))
+        if count == 0:
+            raise LogError(f"{where} holds no rows")
+        for what, label in (("cluster", want.cluster), ("subgroup", want.by)):
+            if label is not None and label not in source.facts.labels and not self._has_label(k, "cluster" if what == "cluster" else "by"):
+                labels = printable(", ".join(sorted(source.facts.labels))) or "none"
+                raise PairingError(f"{where} has no {what} column {printable(label)!r}; its columns are: {labels}")
+        arm = ArmRows(name, k, path.name, source.reader, source.facts, self._fingerprint(k), count)
+        self.arms.append(arm)
+        return arm
+
+    def _has_label(self, k: int, column: str) -> bool:
+        return bool(self._one(f'SELECT count("{column}") FROM samples_{k}'))
+
+    def _one(self, sql: str, parameters: Sequence[object] = ()) -> Any:
+        row = self.con.execute(sql, list(parameters)).fetchone()
+        return None if row is None else row[0]
+
+    def _check_duplicates(self, arm: ArmRows, index: IntArray) -> None:
+        """Plain tables: an item stands once per trial and metric. (Rows of readers are checked while they are loaded.)"""
+        k = arm.number
+        if not self._is_table(k) or int(np.bincount(index).max()) == 1:
+            return
+        row = self.con.execute(
+            f"SELECT any_value(task), any_value(item), trial, count(*) AS n FROM rows_{k} GROUP BY k1, k2, trial, metric HAVING n > 1 ORDER BY 1, 2 LIMIT 1"
+        ).fetchone()
+        if row is not None:
+            raise duplicate(printable(arm.source), str(row[0]), str(row[1]), int(row[2]), int(row[3]))
+
+    def _fingerprint(self, k: int) -> str:
+        """sha256 over the rows in sorted order of their own hashes, so that row order and file format do not matter.
+
+        Columns that say nothing (empty texts, a single task or metric, trial 0, outcomes that the score implies) enter
+        once, not per row.
+        """
+        optional = [c for c in SAMPLE_TEXTS if c not in ("task", "item")] + ["extracted"]
+        implied = f"CASE WHEN value IS NULL THEN {CODE[Outcome.ABSENT]} ELSE {CODE[Outcome.SCORED]} END"
+        used = ", ".join(f"bool_or({quoted(c)} IS NOT NULL AND {quoted(c)} <> '')" for c in optional)
+        told = self.con.execute(
+            f"SELECT {used}, max(trial) > 0, bool_or(outcome <> {implied}), min(task), max(task), min(metric), max(metric) FROM joined_{k}"
+        ).fetchall()[0]
+        columns = ["item", "value", *(c for c, varies in zip([*optional, "trial", "outcome"], told, strict=False) if varies)]
+        task, metric = told[-4:-2], told[-2:]
+        columns += [name for name, (low, high) in (("task", task), ("metric", metric)) if low != high]
+        hashed = ", chr(31), ".join(quoted(c) for c in columns)
+        rows = self.con.execute(f"SELECT CAST('0x' || left(md5(concat({hashed})), 16) AS UBIGINT) AS h FROM joined_{k}").fetchnumpy()["h"]
+        header = "\x1f".join([*columns, *task, *metric])
+        return hashlib.sha256(header.encode() + np.sort(np.asarray(rows, dtype="<u8")).tobytes()).hexdigest()
+
+    def _join(self, k: int) -> None:
+        """View ``joined_k``: every score row with its sample's columns (in plain tables these are one and the same row)."""
+        self.con.execute(
+            f"CREATE VIEW joined_{k} AS "
+            + (
+                f"SELECT * EXCLUDE (k1, k2), rowid AS sample, NULL::VARCHAR AS extracted FROM rows_{k}"
+                if self._is_table(k)
+                else f"SELECT s.* EXCLUDE (k1, k2), x.* FROM samples_{k} s JOIN scores_{k} x ON x.sample = s.rowid"
+            )
+        )
+
+    def _is_table(self, k: int) -> bool:
+        return bool(self._one("SELECT count(*) FROM duckdb_tables() WHERE table_name = ?", [f"rows_{k}"]))
+
+    # -- identity -----------------------------------------------------------------------------------------------
+
+    def items(self) -> Items:
+        """Give every item of every arm its index, and each score row the index of its item.
+
+        Raises:
+            PairingError: on rows without identity, and on items whose labels differ between or within arms.
+        """
+        self._settle_identity()
+        union = " UNION ALL ".join(f"SELECT k1, k2 FROM samples_{a.number}" for a in self.arms)
+        self.con.execute(
+            f"CREATE OR REPLACE TABLE items AS SELECT CAST(row_number() OVER () - 1 AS INTEGER) AS idx, k1, k2 FROM (SELECT DISTINCT k1, k2 FROM ({union}))"
+        )
+        count = int(self._one("SELECT count(*) FROM items"))
+        self._index = []
+        for arm in self.arms:
+            k = arm.number
+            self.con.execute(
+                f"CREATE OR REPLACE TABLE index_{k} AS SELECT s.rowid AS sample, i.idx FROM samples_{k} s JOIN items i ON s.k1 = i.k1 AND s.k2 = i.k2"
+            )
+            found = self.con.execute(f"SELECT sample, idx FROM index_{k}").fetchnumpy()
+            index = np.empty(len(found["sample"]), dtype=np.int64)
+            index[found["sample"]] = found["idx"]
+            self._check_duplicates(arm, index)
+            self._index.append(index)
+        (task, tasks), (cluster, clusters), (by, labels) = (self._codes(c, count) for c in ("task", "cluster", "by"))
+        return Items(task, cluster, by, tasks, len(clusters), labels)
+
+    def _settle_identity(self) -> None:
+        """Identity uses what all arms of a task have: source ids, contents, or both.
+
+        A task where one arm lacks contents is paired by source id alone, and the other way round.
+        """
+        if self._same_identity_everywhere():
+            return
+        drop: dict[str, set[str]] = {"item": set(), "content": set()}
+        for arm in self.arms:
+            rows = self.con.execute(
+                f"SELECT task, count(*), count(*) FILTER (item <> ''), count(*) FILTER (content <> '') FROM samples_{arm.number} GROUP BY task"
+            ).fetchall()
+            for task, n, ids, contents in rows:
+                if 0 < ids < n:
+                    raise PairingError(
+                        f"{printable(arm.source)} has {items_text(n - ids, 'row')} of {printable(task)} without an item id, and {ids:,} with one"
+                    )
+                if ids == 0 and contents < n:
+                    raise PairingError(
+                        f"{printable(arm.source)} has rows of {printable(task)} with neither an item id nor a question to pair by"
+                    )
+                if ids == 0:
+                    drop["item"].add(task)
+                if contents < n:
+                    drop["content"].add(task)
+        for column, tasks in drop.items():
+            for arm in self.arms:
+                if not tasks:
+                    continue
+                table = f"rows_{arm.number}" if self._is_table(arm.number) else f"samples_{arm.number}"
+                self.con.execute(f"UPDATE {table} SET {column} = '' WHERE {column} <> '' AND task IN (SELECT unnest(?))", [sorted(tasks)])
+                self.con.execute(
+                    f"UPDATE {table} SET k1 = k.k1, k2 = k.k2 FROM (SELECT rowid AS r, {KEYS} FROM {table}) k WHERE k.r = {table}.rowid"
+                )
+        for arm in self.arms:
+            self._check_contents_only(arm, drop["item"])
+
+    def _same_identity_everywhere(self) -> bool:
+        """The common case, told cheaply: every row has an id, and all rows have a content or none has."""
+        sizes = [
+            self.con.execute(
+                f"SELECT count(*), count(*) FILTER (item = ''), count(*) FILTER (content = '') FROM samples_{a.number}"
+            ).fetchall()[0]
+            for a in self.arms
+        ]
+        return all(ids == 0 for _, ids, _ in sizes) and (all(c == 0 for *_, c in sizes) or all(c == n for n, _, c in sizes))
+
+    def _check_contents_only(self, arm: ArmRows, tasks: set[str]) -> None:
+        if not tasks:
+            return
+        row = self.con.execute(
+            f"SELECT task, count(*) AS n FROM joined_{arm.number} "
+            f"WHERE task IN (SELECT unnest(?)) GROUP BY task, content, trial, metric HAVING n > 1 LIMIT 1",
+            [sorted(tasks)],
+        ).fetchone()
+        if row is not None:
+            raise PairingError(
+                f"{printable(arm.source)} has {row[1]} identical rows in {printable(str(row[0]))} and no item ids to tell them apart; name an id column with --item"
+            )
+
+    def _codes(self, column: str, count: int) -> tuple[IntArray, tuple[str, ...]]:
+        """((count,) codes of a label by item, the labels they stand for, sorted).
+
+        Raises:
+            PairingError: if one item carries two labels.
+        """
+        name = quoted(column)
+        union = " UNION ".join(f"SELECT {name} AS label FROM samples_{a.number} WHERE {name} IS NOT NULL" for a in self.arms)
+        self.con.execute(
+            f"CREATE OR REPLACE TABLE labels AS SELECT label, CAST(row_number() OVER (ORDER BY label) - 1 AS INTEGER) AS code FROM ({union})"
+        )
+        labels = tuple(str(r[0]) for r in self.con.execute("SELECT label FROM labels ORDER BY code").fetchall())
+        codes = np.full(count, -1, dtype=np.int64)
+        if not labels:
+            return codes, labels
+        if column == "task" and len(labels) == 1:
+            return np.zeros(count, dtype=np.int64), labels
+        for arm, index in zip(self.arms, self._index, strict=True):
+            found = self.con.execute(
+                f"SELECT s.rowid AS sample, l.code FROM samples_{arm.number} s JOIN labels l ON s.{name} = l.label"
+            ).fetchnumpy()
+            at, code = index[found["sample"]], found["code"].astype(np.int64)
+            clash = (codes[at] >= 0) & (codes[at] != code)
+            codes[at] = code
+            clash |= codes[at] != code
+            if clash.any():
+                raise self._two_labels(arm, int(found["sample"][np.argmax(clash)]), column)
+        return codes, labels
+
+    def _two_labels(self, arm: ArmRows, sample: int, column: str) -> PairingError:
+        what = "cluster" if column == "cluster" else "subgroup"
+        key = f"(SELECT k1, k2 FROM samples_{arm.number} WHERE rowid = {sample})"
+        union = " UNION ".join(
+            f"SELECT task, item, {quoted(column)} AS label FROM samples_{a.number} WHERE (k1, k2) = {key}" for a in self.arms
+        )
+        found = self.con.execute(f"SELECT task, item, label FROM ({union}) WHERE label IS NOT NULL ORDER BY label").fetchall()
+        labels = " and ".join(repr(printable(str(r[2]))) for r in found)
+        return PairingError(
+            f"item {printable(str(found[0][1]))!r} of {printable(str(found[0][0]))} has more than one {what} label, {labels}; "
+            f"an item belongs to one {what} in every arm and trial"
+        )
+
+    # -- arrays -------------------------------------------------------------------------------------------------
+
+    def metrics(self, k: int) -> list[str]:
+        """Metric keys of one arm, sorted."""
+        return [str(r[0]) for r in self.con.execute(f"SELECT DISTINCT metric FROM scores_{k} ORDER BY 1").fetchall()]
+
+    def metric_rows(self, k: int, metric: str) -> MetricRows:
+        """The score rows of one metric."""
+        found = self.con.execute(f"SELECT sample, value, outcome FROM scores_{k} WHERE metric = ?", [metric]).fetchnumpy()
+        value = np.ma.filled(np.ma.asarray(found["value"], dtype=np.float64), np.nan)
+        return MetricRows(self._index[k][found["sample"]], value, np.asarray(found["outcome"], dtype=np.uint8))
+
+    def identical(self, a: int, b: int, column: str) -> dict[str, tuple[int, int]]:
+        """Per task: (samples in both arms that have ``column`` in both, those where it is the same)."""
+        rows = self.con.execute(
+            f"SELECT x.task, count(*), count(*) FILTER (x.{column} = y.{column}) FROM samples_{a} x JOIN samples_{b} y "
+            f"ON x.k1 = y.k1 AND x.k2 = y.k2 AND x.trial = y.trial "
+            f"WHERE x.{column} IS NOT NULL AND y.{column} IS NOT NULL GROUP BY x.task"
+        ).fetchall()
+        return {str(task): (int(n), int(same)) for task, n, same in rows}
+
+    def has_text(self, k: int, column: str) -> bool:
+        """Whether any sample of an arm has this text."""
+        return self._one(f"SELECT 1 FROM samples_{k} WHERE {column} IS NOT NULL LIMIT 1") is not None
+
+    def _named_items(self) -> str:
+        return " UNION ".join(f"SELECT task, item, content FROM samples_{a.number}" for a in self.arms)
+
+    def has_contents(self) -> bool:
+        """Whether any item's content is known (otherwise ids alone identify items)."""
+        return any(self._one(f"SELECT 1 FROM samples_{a.number} WHERE content <> '' LIMIT 1") for a in self.arms)
+
+    def repeated_contents(self) -> dict[str, tuple[int, int]]:
+        """Per task: (items, distinct contents), where the same content stands under several ids."""
+        rows = self.con.execute(
+            f"SELECT task, count(*) AS n, count(DISTINCT content) AS d FROM ({self._named_items()}) WHERE content <> '' GROUP BY task HAVING d < n"
+        ).fetchall()
+        return {str(task): (int(n), int(distinct)) for task, n, distinct in rows}
+
+    def changed_contents(self) -> dict[str, int]:
+        """Per task: source ids that stand for different contents in different arms (they do not pair)."""
+        rows = self.con.execute(
+            f"SELECT task, count(*) FROM (SELECT task, item FROM ({self._named_items()}) WHERE item <> '' GROUP BY task, item HAVING count(*) > 1) GROUP BY task"
+        ).fetchall()
+        return {str(task): int(n) for task, n in rows}
+
+    def describe(self, a: int, b: int, metric: str, chosen: IntArray, size: FloatArray, limit: int | None) -> list[Flip]:
+        """What can be shown of the items ``chosen`` (indices, (M,)), largest ``size`` first, then by task and id.
+
+        Answers are those of the first trial.
+        """
+        self.con.register("chosen", {"idx": chosen.astype(np.int32), "size": size})
+        try:
+            self.con.execute(
+                f"CREATE OR REPLACE TEMP TABLE picked AS SELECT * FROM (SELECT DISTINCT c.idx, c.size, s.task, s.item, s.content FROM chosen c "
+                f"JOIN index_{a} n ON n.idx = c.idx JOIN samples_{a} s ON s.rowid = n.sample) "
+                f"ORDER BY size DESC, task, length(item), item, content" + ("" if limit is None else f" LIMIT {int(limit)}")
+            )
+        finally:
+            self.con.unregister("chosen")
+
+        def side(k: int) -> str:
+            return (
+                f'SELECT p.idx, any_value(s."by") AS label, avg(x.value) AS v, arg_min(s.answer, s.trial) AS answer, arg_min(x.extracted, s.trial) AS extracted, '
+                f"any_value(s.question) AS question, any_value(s.target) AS target FROM picked p JOIN index_{k} n ON n.idx = p.idx "
+                f"JOIN samples_{k} s ON s.rowid = n.sample JOIN scores_{k} x ON x.sample = s.rowid AND x.metric = ? GROUP BY p.idx"
+            )
+
+        rows = self.con.execute(
+            f"SELECT p.task, p.item, coalesce(x.label, y.label), coalesce(x.question, y.question), coalesce(x.target, y.target), x.v, y.v, "
+            f"x.answer, y.answer, x.extracted, y.extracted FROM picked p JOIN ({side(a)}) x ON x.idx = p.idx JOIN ({side(b)}) y ON y.idx = p.idx "
+            f"ORDER BY p.size DESC, p.task, length(p.item), p.item, p.content",
+            [metric, metric],
+        ).fetchall()
+        return [Flip(*row) for row in rows]

@@ -1,0 +1,101 @@
+"""Doubles with known answers, and suites that plug-ins can run on themselves. Public."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aligntax.core.samples import Outcome
+from aligntax.store.logs import Reader, Sighting, Want
+
+
+@dataclass(frozen=True)
+class Flips:
+    """How a double's answers move from one arm to the next, per item.
+
+    Attributes:
+        lost: probability that a right answer becomes wrong.
+        gained: probability that a wrong answer becomes right.
+        unparsed: probability that an answer cannot be read (and counts as wrong).
+    """
+
+    lost: float = 0.0
+    gained: float = 0.0
+    unparsed: float = 0.0
+
+
+class SimulatedTask:
+    """A task whose arms are drawn, not run: the expected change of each arm is known in closed form.
+
+    Args:
+        name: task name.
+        items: number of items. sources: number of clusters they are spread over.
+        accuracy: probability that the first arm is right.
+        seed: of the draws.
+    """
+
+    def __init__(self, name: str, *, items: int, sources: int, accuracy: float, seed: int) -> None:
+        self.name, self.items, self.sources, self.accuracy = name, items, sources, accuracy
+        self.rng = np.random.default_rng(seed)
+        self.right = self.rng.random(items) < accuracy
+
+    def arm(self, flips: Flips) -> Iterator[dict[str, Any]]:
+        """Rows of the next arm, each made from the arm before it; columns as a plain table has them."""
+        u, v = self.rng.random(self.items), self.rng.random(self.items)
+        self.right = np.where(self.right, u >= flips.lost, u < flips.gained)
+        for i in range(self.items):
+            unread = bool(v[i] < flips.unparsed)
+            right = bool(self.right[i]) and not unread
+            target = (7 * i + 3) % 10
+            said = "As for that, one could say many things." if unread else f"The answer is {target if right else (target + 1) % 10}."
+            yield {
+                "task": self.name,
+                "item": f"{self.name}-{i:04d}",
+                "score": int(right),
+                "outcome": str(Outcome.UNPARSED if unread else Outcome.SCORED),
+                "cluster": f"source {i % self.sources:02d}",
+                "question": f"Simulated question {i} of {self.name}: which digit stands for it?",
+                "target": str(target),
+                "answer": said,
+            }
+
+    def expected(self, *steps: Flips) -> float:
+        """Expected accuracy after these steps (unread answers of the last one count as wrong)."""
+        p = self.accuracy
+        for step in steps:
+            p = p * (1 - step.lost) + (1 - p) * step.gained
+        return p * (1 - steps[-1].unparsed) if steps else p
+
+
+def check_reader(reader: Reader, path: Path, want: Want | None = None) -> None:
+    """What every reader must do, run on a log that it understands.
+
+    Raises:
+        AssertionError: naming the rule that is broken.
+    """
+    want = want or Want()
+    assert reader.sniff(Sighting(path)), f"{reader.name} does not recognise {path}"
+    source = reader.read(path, want)
+    if source.rows is None:
+        assert source.table is not None, "a source has rows or a table"
+        return
+    first = [_plain(row) for row in source.rows]
+    assert first, "a log without rows must raise LogError, not come out empty"
+    for row in first:
+        assert row["task"], "every row names its task"
+        assert row["item"] or row["content"], "every row has an id or a content hash"
+        for metric, value in row["scores"].items():
+            assert metric, "metrics have names"
+            assert value.value is None or np.isfinite(value.value), "scores are finite or None"
+            assert not (value.value is None and value.outcome is Outcome.SCORED), "a scored sample has a score"
+    again = reader.read(path, want).rows
+    assert again is not None
+    assert first == [_plain(row) for row in again], "reading twice gives the same rows"
+
+
+def _plain(row: Any) -> Mapping[str, Any]:
+    return {name: getattr(row, name) for name in row.__dataclass_fields__}
