@@ -54,6 +54,8 @@ class ClusterFacts:
 def cluster_sums(d: FloatArray, codes: IntArray) -> tuple[FloatArray, FloatArray]:
     """(sizes n_g, centred sums S_g), each (G,)."""
     sizes = np.bincount(codes).astype(np.float64)
+    if d.min() == d.max():
+        return sizes, np.zeros(len(sizes))  # exactly, where subtracting a rounded mean would leave noise
     # Totals first: of whole numbers they are exact, whatever the order of rows.
     return sizes, np.bincount(codes, weights=d, minlength=len(sizes)) - sizes * d.mean()
 

@@ -35,6 +35,8 @@ def mean(x: FloatArray) -> float:
 def sample_variance(x: FloatArray) -> float:
     """Unbiased variance (ddof 1) of at least two values."""
     n = len(x)
+    if x.min() == x.max():
+        return 0.0  # exactly, where subtracting a rounded mean would leave noise
     if not is_whole(x):
         return float(np.sort(x).var(ddof=1))
     total = float(x.sum())
@@ -48,7 +50,8 @@ def correlation(x: FloatArray, y: FloatArray) -> float | None:
         return None
     if not (is_whole(x) and is_whole(y)):
         order = np.lexsort((y, x))
-        x, y = x[order] - x.mean(), y[order] - y.mean()
+        x, y = x[order], y[order]
+        x, y = x - x.mean(), y - y.mean()
     sx, sy = float(x.sum()), float(y.sum())
     xx, yy = float(np.sum(x * x)) - sx * sx / n, float(np.sum(y * y)) - sy * sy / n
     if xx <= 1e-14 * n or yy <= 1e-14 * n:

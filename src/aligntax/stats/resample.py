@@ -26,19 +26,23 @@ def bootstrap_means(d: FloatArray, codes: IntArray | None, resamples: int, rng: 
     Items that share a difference are drawn together as one multinomial cell, which is the same distribution.
     """
     sizes: FloatArray
-    if codes is None:
-        totals, counts = np.unique(d, return_counts=True)
-        sizes, weights, draws = np.ones(len(totals)), counts / len(d), len(d)
-    else:
-        sizes = np.bincount(codes).astype(np.float64)
-        totals = np.bincount(codes, weights=d, minlength=len(sizes))
-        weights, draws = np.full(len(sizes), 1.0 / len(sizes)), len(sizes)
+    totals, sizes, weights, draws = _cells(d, codes)
     out = np.empty(resamples)
     block = max(1, _CHUNK_CELLS // len(totals))
     for start in range(0, resamples, block):
         picks = rng.multinomial(draws, weights, size=min(block, resamples - start))
         out[start : start + len(picks)] = (picks @ totals) / (picks @ sizes)
     return out
+
+
+def _cells(d: FloatArray, codes: IntArray | None) -> tuple[FloatArray, FloatArray, FloatArray, int]:
+    """What is drawn: (total, size, probability) per cell, and how many draws make a resample."""
+    if codes is None:
+        values, counts = np.unique(d, return_counts=True)
+        return values, np.ones(len(values)), counts / len(d), len(d)
+    sizes = np.bincount(codes).astype(np.float64)
+    totals = np.bincount(codes, weights=d, minlength=len(sizes))
+    return totals, sizes, np.full(len(sizes), 1.0 / len(sizes)), len(sizes)
 
 
 def percentile_interval(means: FloatArray, level: float) -> tuple[float, float]:
