@@ -62,7 +62,7 @@ def test_there_is_something_to_check() -> None:
 def test_imports_point_down(path: Path) -> None:
     own = package_of(path)
     for module, _ in imports(path):
-        if not module.startswith("aligntax.") :
+        if not module.startswith("aligntax."):
             continue
         other = module.split(".")[1]
         if other != own:

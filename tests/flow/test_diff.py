@@ -20,9 +20,7 @@ Rows = list[dict[str, Any]]
 
 def run(folder: Path, base: Rows, candidate: Rows, **options: Any) -> Ledger:
     stages = [(name, write_csv(folder / f"{name}.csv", rows), *parent) for name, rows, *parent in options.pop("stages", ())]
-    return aligntax.diff(
-        write_csv(folder / "base.csv", base), write_csv(folder / "candidate.csv", candidate), stages=stages, **options
-    )
+    return aligntax.diff(write_csv(folder / "base.csv", base), write_csv(folder / "candidate.csv", candidate), stages=stages, **options)
 
 
 def noisy(seed: int, n: int = 120, p: float = 0.7, **more: Any) -> Rows:
@@ -48,7 +46,13 @@ def test_order_reader_and_chunks_do_not_matter(tmp_path: Path) -> None:
     base, candidate = noisy(1, cluster=None), noisy(2)
     for i, (a, b) in enumerate(zip(base, candidate, strict=True)):
         for row, say in ((a, "yes, really"), (b, 'a "quoted", odd\nline')):
-            row |= {"cluster": f"c{i % 9}", "question": f"Frage {i}: wie viel ist {i} ÷ 2?", "target": str(i % 3), "answer": say, "score": row["score"] * (i % 4) / 3}
+            row |= {
+                "cluster": f"c{i % 9}",
+                "question": f"Frage {i}: wie viel ist {i} ÷ 2?",
+                "target": str(i % 3),
+                "answer": say,
+                "score": row["score"] * (i % 4) / 3,
+            }
     ledgers = []
     for write, suffix in ((write_csv, "csv"), (write_jsonl, "jsonl"), (write_parquet, "parquet")):
         paths = [write(tmp_path / f"{name}.{suffix}", rows) for name, rows in (("a", base), ("b", candidate))]
@@ -108,7 +112,8 @@ def test_trees_that_are_none(tmp_path: Path, stages: Any, message: str) -> None:
 def test_trials_are_averaged_per_item(tmp_path: Path) -> None:
     right = {"base": [4, 3, 4, 0, 2, 4, 1, 4, 3, 4], "candidate": [4, 1, 3, 0, 2, 4, 0, 4, 3, 2]}
     arms = [
-        [{"item": i, "trial": t, "score": int(t < k)} for i, k in enumerate(right[name]) for t in range(4)] for name in ("base", "candidate")
+        [{"item": i, "trial": t, "score": int(t < k)} for i, k in enumerate(right[name]) for t in range(4)]
+        for name in ("base", "candidate")
     ]
     entry = run(tmp_path, *arms, margin=0.05)[0]
     assert entry.method == "score-trials"
@@ -147,7 +152,9 @@ def test_clusters_asked_for_and_carried(tmp_path: Path) -> None:
         # Below four degrees of freedom there is no verdict, whatever the interval.
         assert entry.verdict == "undetermined"
         assert entry.checks[0] == f"clustered by {column}: 6 clusters, df 3.5, design effect 1.1"
-        assert entry.checks[1] == "df 3.5 < 4: too few or too unequal sources for a trustworthy interval; largest source holds 33 % of items"
+        assert (
+            entry.checks[1] == "df 3.5 < 4: too few or too unequal sources for a trustworthy interval; largest source holds 33 % of items"
+        )
 
 
 def test_a_cluster_column_constant_within_subgroups_clusters_the_total_only(tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ def test_a2_published_layout(answers: dict[str, Any]) -> None:
     known = answers["A2_published_layout"]
     counts = known["data"]
     assert intervals.wald_interval(counts["lost"], counts["gained"], counts["n"], ddof=0) == near(known["wald_sd_n"])
-    assert intervals.newcombe_interval(counts["both_right"], counts["lost"], counts["gained"], counts["both_wrong"]) == near(known["newcombe10"])
+    assert intervals.newcombe_interval(counts["both_right"], counts["lost"], counts["gained"], counts["both_wrong"]) == near(
+        known["newcombe10"]
+    )
     assert intervals.bonett_price_interval(counts["lost"], counts["gained"], counts["n"]) == near(known["bonett_price"])
     assert tango_interval(counts["lost"], counts["gained"], counts["n"], critical_value(0.95, None)) == near(known["tango"])
 

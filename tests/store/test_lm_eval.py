@@ -138,7 +138,10 @@ def sample(i: int, **fields: object) -> dict[str, object]:
 
 
 def test_without_a_list_of_metrics_every_number_that_is_not_bookkeeping_is_one(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "samples_old_2024-05-01T10-00-00.jsonl", [sample(i, acc=i % 2, f1=i / 4, extracted_answers=["x"], passed=i > 1) for i in range(4)])
+    path = write_jsonl(
+        tmp_path / "samples_old_2024-05-01T10-00-00.jsonl",
+        [sample(i, acc=i % 2, f1=i / 4, extracted_answers=["x"], passed=i > 1) for i in range(4)],
+    )
     assert {e.metric for e in aligntax.diff(path, path)} == {"acc,none", "f1,none", "passed,none"}
     assert {e.task for e in aligntax.diff(path, path)} == {"old"}
 

@@ -1,6 +1,6 @@
 """Runs lm-eval itself on two small random models and small local tasks; its own log files are what tests read.
 
-    python make_lm_eval_logs.py OUT
+python make_lm_eval_logs.py OUT
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from pathlib import Path
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 DOCS = [
-    {"id": f"q{i}", "passage": f"p{i // 3}", "subject": ["sums", "words"][i % 2], "question": f"What is {i} plus {i + 1}?", "choices": [str(2 * i), str(2 * i + 1), str(2 * i + 2), "none"], "label": 1, "answer": str(2 * i + 1)}
+    {
+        "id": f"q{i}",
+        "passage": f"p{i // 3}",
+        "subject": ["sums", "words"][i % 2],
+        "question": f"What is {i} plus {i + 1}?",
+        "choices": [str(2 * i), str(2 * i + 1), str(2 * i + 2), "none"],
+        "label": 1,
+        "answer": str(2 * i + 1),
+    }
     for i in range(24)
 ]
 
@@ -71,7 +79,7 @@ metric_list:
 metadata: {{version: 1.0}}
 """
 
-INSTRUCTIONS_PY = '''
+INSTRUCTIONS_PY = """
 def process_results(doc, results):
     text = results[0]
     followed = [len(text) % 2 == 0, "1" in text, text.strip() != ""][: 1 + len(doc["question"]) % 3]
@@ -80,7 +88,7 @@ def process_results(doc, results):
 def flat_mean(items):
     flat = [x for item in items for x in item]
     return sum(flat) / len(flat)
-'''
+"""
 
 ROLLING = """
 task: tiny_rolling
@@ -132,10 +140,21 @@ def tiny_model(folder: Path, seed: int) -> None:
     tokenizer = Tokenizer(models.WordLevel({c: i for i, c in enumerate(characters)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>", pad_token="<eos>", bos_token="<eos>", model_max_length=256)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>", pad_token="<eos>", bos_token="<eos>", model_max_length=256
+    )
     fast.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
     torch.manual_seed(seed)
-    config = LlamaConfig(vocab_size=len(characters), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=256, bos_token_id=100, eos_token_id=100)
+    config = LlamaConfig(
+        vocab_size=len(characters),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=100,
+        eos_token_id=100,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)
 

@@ -375,7 +375,7 @@ def _unexpected(error: Exception) -> int:
     """Usage errors of the option parser, and bugs."""
     if hasattr(error, "format_message"):
         command = getattr(getattr(error, "ctx", None), "command_path", "aligntax")
-        _say(f"error: {error.format_message().replace(chr(10), ' ')} See '{command} --help'.")
+        _say(f"error: {error.format_message().replace(chr(10), ' ').rstrip('.')}; see '{command} --help'")
         return int(getattr(error, "exit_code", 2))
     if os.environ.get("ALIGNTAX_TRACEBACK"):
         raise error

@@ -28,7 +28,7 @@ def ledger_csv(ledger: Ledger) -> str:
             record |= {f"outcome.{o}.{side}": counts.get(str(o), 0) for o in OUTCOMES}
         record |= {f"detail.{key}": _flat(entry.details.get(key)) for key in details}
         record["checks"] = " | ".join(entry.checks)
-        rows.append({key: _safe(value) for key, value in record.items()})
+        rows.append({key: value if key.startswith("detail.") else _safe(value) for key, value in record.items()})
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["kind"], lineterminator="\n")
     writer.writeheader()

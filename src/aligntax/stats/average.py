@@ -7,6 +7,8 @@ from math import sqrt
 
 from aligntax.stats.paired import PairedChange, ScoreTest, TTest
 
+FEW_FLIPS = 10
+
 
 def mean_over_tasks(parts: Sequence[PairedChange], scale: float | None = 1.0) -> PairedChange:
     """Combine the tasks' estimates into their unweighted mean.
@@ -42,7 +44,7 @@ def mean_over_tasks(parts: Sequence[PairedChange], scale: float | None = 1.0) ->
     }
     if any(part.test is None or part.se is None for part in parts):
         return PairedChange(**base, se=None, method="none", test=None, reason="a task without an interval")  # type: ignore[arg-type]
-    variances = [(part.se or 0.0) ** 2 / count**2 for part in parts]
+    variances = [v / count**2 for v in _variances(parts, lost / n, gained / n, scale)]
     variance = sum(variances)
     df = _satterthwaite(variances, [part.df for part in parts])
     clustered = any(part.clusters is not None for part in parts)
@@ -64,6 +66,18 @@ def mean_over_tasks(parts: Sequence[PairedChange], scale: float | None = 1.0) ->
         test=ScoreTest(lost / scale / deff, gained / scale / deff, n / deff, df, scale),
         design_effect=deff,
     )
+
+
+def _variances(parts: Sequence[PairedChange], lost: float, gained: float, scale: float | None) -> list[float]:
+    """The tasks' variances; a bounded task with few flips is taken to be no steadier than the average task.
+
+    Its own estimate would often be 0 by chance, and a small task weighs as much as a large one.
+    """
+    own = [(part.se or 0.0) ** 2 for part in parts]
+    if scale is None:
+        return own
+    per_item = scale * (lost + gained) - (gained - lost) ** 2
+    return [max(v, per_item / (part.n - 1)) if part.items_changed < FEW_FLIPS else v for v, part in zip(own, parts, strict=True)]
 
 
 def _satterthwaite(variances: Sequence[float], dfs: Sequence[float | None]) -> float | None:

@@ -40,9 +40,9 @@ def _cells(d: FloatArray, codes: IntArray | None) -> tuple[FloatArray, FloatArra
     if codes is None:
         values, counts = np.unique(d, return_counts=True)
         return values, np.ones(len(values)), counts / len(d), len(d)
-    sizes = np.bincount(codes).astype(np.float64)
-    totals = np.bincount(codes, weights=d, minlength=len(sizes))
-    return totals, sizes, np.full(len(sizes), 1.0 / len(sizes)), len(sizes)
+    sizes = np.bincount(codes)
+    totals = np.bincount(codes, weights=d, minlength=len(sizes)).astype(np.float64)
+    return totals, sizes.astype(np.float64), np.full(len(sizes), 1.0 / len(sizes)), len(sizes)
 
 
 def percentile_interval(means: FloatArray, level: float) -> tuple[float, float]:

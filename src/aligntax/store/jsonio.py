@@ -22,7 +22,7 @@ MAX_ZIP_BYTES = 64 * 2**30
 MAX_ZIP_MEMBERS = 200_000
 _BOMB_FLOOR = 10 * 2**20  # small members compress to anything
 
-_FIRST_CHUNK = 1 << 20
+_FIRST_CHUNK, _LAST_CHUNK = 1 << 20, 1 << 24
 _SPACE = " \t\r\n"
 
 
@@ -139,20 +139,26 @@ def _objects(stream: TextIO, buffer: str, at: int, where: str, is_array: bool) -
                     what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                     raise LogError(f"{where}, row {row + 1} is not complete JSON ({what}); is the file truncated?") from None
             else:
+                if after - at > MAX_ROW_CHARS:
+                    raise _too_long(where, row + 1)
                 row, at, chunk = row + 1, after, _FIRST_CHUNK
                 yield row, value
                 continue
         elif ended:
             break
         if len(buffer) - at > MAX_ROW_CHARS:
-            raise LogError(f"{where}, row {row + 1} is longer than {MAX_ROW_CHARS // 2**20} MiB or not valid JSON; no log has such rows")
+            raise _too_long(where, row + 1)
         more = stream.read(chunk)
-        ended, chunk = not more, chunk * 2
+        ended, chunk = not more, min(chunk * 2, _LAST_CHUNK)
         buffer, at = buffer[at:] + more, 0
     if is_array and not closed:
         raise LogError(f"{where} ends after row {row} without closing its list; is the file truncated?")
     if row == 0:
         raise LogError(f"{where} holds no rows")
+
+
+def _too_long(where: str, row: int) -> LogError:
+    return LogError(f"{where}, row {row} is longer than {MAX_ROW_CHARS // 2**20} MiB or not valid JSON; no log has such rows")
 
 
 def _glimpse(text: str, limit: int = 40) -> str:

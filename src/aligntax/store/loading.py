@@ -15,7 +15,7 @@ from aligntax.core.errors import LogError
 from aligntax.core.samples import CODE, OUTCOMES, Outcome
 from aligntax.core.words import printable
 from aligntax.store.logs import LogRow, TableQuery, Want
-from aligntax.store.readers.table import AUTO_CLUSTER, TASK, first_line, resolve
+from aligntax.store.readers.table import AUTO_CLUSTER, TASK, first_line, literal, resolve
 
 SAMPLE_TEXTS = ("task", "item", "content", "question", "target", "answer", "prompt", "cluster", "by")
 KEYS = "hash(task, item, content) AS k1, hash(content, item, task, 1) AS k2"
@@ -27,11 +27,6 @@ _TEXTS_OF = attrgetter(*SAMPLE_TEXTS)
 def quoted(name: str) -> str:
     """An SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """An SQL string."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _part(text: str) -> str:

@@ -313,7 +313,8 @@ class Rows:
         what = "cluster" if column == "cluster" else "subgroup"
         key = f"(SELECT k1, k2 FROM samples_{arm.number} WHERE rowid = {sample})"
         union = " UNION ".join(
-            f"SELECT task, item, {quoted(column)} AS label FROM samples_{a.number} WHERE (k1, k2) = {key}" for a in self.arms
+            f"SELECT s.task, s.item, s.{quoted(column)} AS label FROM samples_{a.number} s JOIN {key} k ON s.k1 = k.k1 AND s.k2 = k.k2"
+            for a in self.arms
         )
         found = self.con.execute(f"SELECT task, item, label FROM ({union}) WHERE label IS NOT NULL ORDER BY label").fetchall()
         labels = " and ".join(repr(printable(str(r[2]))) for r in found)

@@ -29,9 +29,9 @@ from aligntax.core.samples import OUTCOMES
 from aligntax.core.study import Analysis, Arm, Study
 from aligntax.core.words import printable
 from aligntax.store.jsonio import load_json, shown
-from aligntax.store.loading import literal, quoted
+from aligntax.store.loading import quoted
 from aligntax.store.logs import LogFacts
-from aligntax.store.readers.table import first_line
+from aligntax.store.readers.table import first_line, literal
 from aligntax.store.rows import ArmRows, Rows, connect
 
 MANIFEST = "MANIFEST.json"

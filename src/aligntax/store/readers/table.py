@@ -6,6 +6,7 @@ Parquet are read by DuckDB without passing through Python; JSON goes row by row.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
@@ -19,6 +20,9 @@ from aligntax.store.jsonio import json_rows, opened, shown
 from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, TableQuery, Value, Want, label_text, reader
 
 TASK = "table"
+_SEPARATORS = (",", "\t", ";", "|")
+_MAX_HEADER = 1 << 20
+_MAX_LINE = 16 << 20
 ROLES = ("item", "score", "task", "trial", "answer", "outcome", "metric")
 _ALWAYS = ("question", "target")
 AUTO_CLUSTER = "cluster"
@@ -30,12 +34,12 @@ def _sniff(seen: Sighting) -> bool:
         return False
     if seen.head[:4] == b"PAR1" or seen.first_object is not None:
         return True
-    return not seen.zip_names and b"\0" not in seen.head and _first_line_has_columns(seen.head)
+    return not seen.zip_names and _first_line_has_columns(seen.head)
 
 
 def _first_line_has_columns(head: bytes) -> bool:
     line = head.split(b"\n", 1)[0]
-    return any(sep in line for sep in (b",", b"\t", b";", b"|"))
+    return b"\0" not in line and any(separator.encode() in line for separator in _SEPARATORS)
 
 
 @reader("table", _sniff)
@@ -54,24 +58,58 @@ def table(path: Path, want: Want) -> LogSource:
 def _database_table(form: str, path: Path) -> LogSource:
     import duckdb
 
-    literal = "'" + _no_globs(str(path)).replace("'", "''") + "'"
-    relation = (
-        f"read_parquet({literal})"
-        if form == "parquet"
-        else f"read_csv({literal}, header = true, all_varchar = true, sample_size = 20480, null_padding = false)"
-    )
+    named = literal(_no_globs(str(path)))
+    relation = f"read_parquet({named})" if form == "parquet" else _csv_relation(path, named)
     try:
         with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as con:
             columns = {str(row[0]): str(row[1]) for row in con.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
     except duckdb.Error as error:
         raise LogError(f"{shown(path)} is no readable {form.upper()} table: {first_line(error)}") from None
-    facts = LogFacts(labels=set(columns), auto_cluster=AUTO_CLUSTER if AUTO_CLUSTER in columns else None, settings={"harness": "table"})
+    auto = AUTO_CLUSTER if AUTO_CLUSTER in columns else None
+    facts = LogFacts(labels=set(columns), auto_cluster=auto, settings={"harness": "table"})
     return LogSource("table", None, TableQuery(relation, columns), facts)
 
 
+def _csv_relation(path: Path, named: str) -> str:
+    """How DuckDB reads this CSV, every choice made here: its own guessing may skip lines that do not fit its guess.
+
+    Raises:
+        LogError: if the first line cannot be column names.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline(_MAX_HEADER)
+    except UnicodeDecodeError:
+        raise LogError(f"{shown(path)} is not UTF-8 text; save it as UTF-8") from None
+    separator = max(_SEPARATORS, key=lambda s: len(next(csv.reader([first], delimiter=s), [])))
+    names = next(csv.reader([first], delimiter=separator))
+    repeated = sorted({n for n in names if names.count(n) > 1})
+    if repeated or not all(names):
+        found = f"repeats {printable(', '.join(repeated))}" if repeated else "has an empty name"
+        raise LogError(f"{shown(path)}: the first line of a table names its columns, and this one {found}")
+    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
+    return (
+        f"read_csv({named}, auto_detect = false, header = true, delim = {literal(separator)}, quote = '\"', escape = '\"', "
+        f"columns = {{{columns}}}, max_line_size = {_MAX_LINE}, buffer_size = {4 * _MAX_LINE})"
+    )
+
+
+def literal(text: str) -> str:
+    """An SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def first_line(error: Exception) -> str:
-    """The first line of a database error, which says what is wrong; the rest are hints about its own options."""
-    return printable(str(error).strip().split("\n", 1)[0])[:300]
+    """What is wrong, from a database error: its first line, or of a CSV error the line's number and its fault.
+
+    The rest are hints about the database's own options.
+    """
+    lines = [line for line in str(error).strip().split("\n") if line.strip()]
+    if not lines or "CSV Error on Line" not in lines[0]:
+        return printable(lines[0] if lines else type(error).__name__)[:300]
+    faults = [line for line in lines[1:] if line.startswith(("Expected", "Value", "Maximum", "Invalid", "Error", "The"))]
+    number = lines[0].rsplit(":", 1)[-1].strip()
+    return printable(f"line {number}: {faults[0] if faults else 'not valid CSV'}")[:300].rstrip(". ")
 
 
 def _no_globs(path: str) -> str:
