@@ -77,8 +77,9 @@ def clustered_flips(rng: Rng, sizes: np.ndarray, discordant: float, change: floa
         per_cluster[:, p > 0] = rng.dirichlet(concentration[p > 0], size=len(sizes))
     values = np.array([-1.0, 1.0, 0.0])
     u = rng.random(int(sizes.sum()))
-    edges = np.repeat(np.cumsum(per_cluster, axis=1), sizes, axis=0)
-    return values[(u[:, None] > edges[:, :2]).sum(axis=1)]
+    first = np.repeat(per_cluster[:, 0], sizes)
+    second = first + np.repeat(per_cluster[:, 1], sizes)
+    return values[(u > first).astype(np.int64) + (u > second)]
 
 
 def clustered(
@@ -105,7 +106,7 @@ def clustered(
             continue
         tally["cr1"] += abs(found.change - change) <= critical_value(0.95, count - 1) * np.sqrt(facts.variance_cr1) + 1e-12
         tally["cr2"] += abs(found.change - change) <= critical_value(0.95, facts.df) * np.sqrt(facts.variance_cr2) + 1e-12
-        tally["items"] += covers(paired_change(d, binary=True), change)
+        tally["items"] += binary_result(int((d < 0).sum()), int((d > 0).sum()), n, change, 0.01)[0]
     return {key: value / studies for key, value in tally.items()}
 
 

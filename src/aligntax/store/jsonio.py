@@ -128,26 +128,16 @@ def _objects(stream: TextIO, buffer: str, at: int, where: str, is_array: bool) -
             if is_array and buffer[at] == "]":
                 closed = True
                 break
-            if buffer[at] != "{":
-                raise LogError(f"{where}, row {row + 1}: a JSON object was expected, found {_glimpse(buffer[at:])}")
-            try:
-                value, after = decoder.raw_decode(buffer, at)
-            except RecursionError:
-                raise LogError(f"{where}, row {row + 1} nests too deeply to be an evaluation log") from None
-            except ValueError as error:
-                if ended:
-                    what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-                    raise LogError(f"{where}, row {row + 1} is not complete JSON ({what}); is the file truncated?") from None
-            else:
-                if after - at > MAX_ROW_CHARS:
-                    raise _too_long(where, row + 1)
+            found = _decode(decoder, buffer, at, f"{where}, row {row + 1}", final=ended)
+            if found is not None:
+                value, after = found
                 row, at, chunk = row + 1, after, _FIRST_CHUNK
                 yield row, value
                 continue
         elif ended:
             break
         if len(buffer) - at > MAX_ROW_CHARS:
-            raise _too_long(where, row + 1)
+            raise _too_long(f"{where}, row {row + 1}")
         more = stream.read(chunk)
         ended, chunk = not more, min(chunk * 2, _LAST_CHUNK)
         buffer, at = buffer[at:] + more, 0
@@ -157,8 +147,26 @@ def _objects(stream: TextIO, buffer: str, at: int, where: str, is_array: bool) -
         raise LogError(f"{where} holds no rows")
 
 
-def _too_long(where: str, row: int) -> LogError:
-    return LogError(f"{where}, row {row} is longer than {MAX_ROW_CHARS // 2**20} MiB or not valid JSON; no log has such rows")
+def _decode(decoder: json.JSONDecoder, buffer: str, at: int, where: str, *, final: bool) -> tuple[dict[str, Any], int] | None:
+    """(object, where it ends), or None if it is cut off and more text may come (``final`` says that none will)."""
+    if buffer[at] != "{":
+        raise LogError(f"{where}: a JSON object was expected, found {_glimpse(buffer[at:])}")
+    try:
+        value, after = decoder.raw_decode(buffer, at)
+    except RecursionError:
+        raise LogError(f"{where} nests too deeply to be an evaluation log") from None
+    except ValueError as error:
+        if not final:
+            return None
+        what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise LogError(f"{where} is not complete JSON ({what}); is the file truncated?") from None
+    if after - at > MAX_ROW_CHARS:
+        raise _too_long(where)
+    return value, after
+
+
+def _too_long(where: str) -> LogError:
+    return LogError(f"{where} is longer than {MAX_ROW_CHARS // 2**20} MiB or not valid JSON; no log has such rows")
 
 
 def _glimpse(text: str, limit: int = 40) -> str:
