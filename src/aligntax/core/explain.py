@@ -98,7 +98,7 @@ def summary(entries: Iterable[Entry], baseline: str, candidate: str) -> str:
         found = [e for e in judged if e.verdict == name]
         if found:
             parts.append(f"{VERDICT_WORDS[name]} on {len(found)}")
-    text = f"From {printable(baseline)} to {printable(candidate)}, of {len(judged)} {'task' if len(judged) == 1 else 'tasks and metrics'}: {', '.join(parts)}."
+    text = f"From {printable(baseline)} to {printable(candidate)}, of {len(judged)} {'comparison' if len(judged) == 1 else 'comparisons'}: {', '.join(parts)}."
     taxed = [e for e in judged if e.verdict == "tax" and e.cost is not None and e.unit == "fraction"]
     if taxed:
         worst = max(taxed, key=lambda e: e.cost or 0.0)

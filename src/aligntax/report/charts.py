@@ -70,8 +70,8 @@ def chart(plot: Plot) -> altair.LayerChart:
     keys = ("task", "change", "low", "high", "verdict")
     verdicts = [v for v in COLOURS if any(row[4] == v for row in plot.rows)]
     y = alt.Y("task:N", sort=names, title=None, axis=alt.Axis(labelLimit=320, ticks=False, domain=False))
-    colour = alt.Color("verdict:N", title="verdict", scale=alt.Scale(domain=verdicts, range=[COLOURS[v] for v in verdicts]))
-    shape = alt.Shape("verdict:N", title="verdict", scale=alt.Scale(domain=verdicts, range=[_SHAPES[v] for v in verdicts]))
+    colour = alt.Color("verdict:N", title=None, scale=alt.Scale(domain=verdicts, range=[COLOURS[v] for v in verdicts]))
+    shape = alt.Shape("verdict:N", title=None, scale=alt.Scale(domain=verdicts, range=[_SHAPES[v] for v in verdicts]))
     base = alt.Chart(alt.InlineData(values=[dict(zip(keys, row, strict=True)) for row in plot.rows]))
     layers: list[Any] = []
     if plot.margin is not None:

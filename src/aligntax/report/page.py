@@ -65,12 +65,14 @@ class _Flips:
 def render(comparison: Comparison, draw: Draw = draw_here) -> str:
     """The page of one comparison; ``draw`` makes SVGs of its plots."""
     ledger, study = comparison.ledger, comparison.study
-    groups = [list(g) for _, g in groupby(ledger, key=lambda e: (e.pair, e.kind, e.metric))]
+    main = (study.baseline, study.candidate)
+    ordered = sorted(ledger, key=lambda e: e.pair != main)  # what the study is about first, then its stages
+    groups = [list(g) for _, g in groupby(ordered, key=lambda e: (e.pair, e.kind, e.metric))]
     drawable = [[e for e in group if e.change is not None and e.unit == group[0].unit] for group in groups]
     with_chart = [i for i, entries in enumerate(drawable) if entries][:MAX_CHARTS]
     drawn = dict(zip(with_chart, draw([charts.forest_plot(drawable[i]) for i in with_chart]), strict=True))
     sections = [_section(group, drawn.get(i), len(drawable[i])) for i, group in enumerate(groups)]
-    pairs = list(dict.fromkeys(e.pair for e in ledger))
+    pairs = list(dict.fromkeys(e.pair for e in ordered))
     return (
         _environment()
         .get_template("page.html.j2")
