@@ -415,3 +415,87 @@ def test_a_check_says_when_only_the_family_keeps_an_entry_from_being_called(tmp_
     assert entry.p_value < 0.05
     assert entry.verdict == "undetermined"
     assert any(check.startswith("interval excludes 0 but 14 entries were examined (Holm p 0.1") for check in entry.checks)
+
+
+def test_strict_accuracy_is_decided_task_by_task(tmp_path: Path) -> None:
+    """A task rated 1 to 5 beside it must not turn unparsed answers of an accuracy into missing ones."""
+    base = [{"task": "qa", "item": i, "score": 1, "outcome": "scored"} for i in range(100)]
+    candidate = [{**row, "score": "" if i < 20 else 1, "outcome": "unparsed" if i < 20 else "scored"} for i, row in enumerate(base)]
+    rated = [{"task": "rated", "item": i, "score": 1 + i % 5, "outcome": "scored"} for i in range(30)]
+    entry = run(tmp_path, base + rated, candidate + rated).find("qa")
+    assert (entry.n, entry.change, entry.verdict) == (100, approx(-0.2), "tax")
+    assert entry.details["unparsed_candidate"] == 0.2
+
+
+def test_a_gap_in_a_tables_own_cluster_column_does_not_drop_the_clusters(tmp_path: Path) -> None:
+    base, candidate = noisy(1, 200), noisy(2, 200)
+    for i, rows in enumerate(zip(base, candidate, strict=True)):
+        for row in rows:
+            row["cluster"] = f"c{i % 20}" if i else ""
+    entry = run(tmp_path, base, candidate)[0]
+    assert entry.clusters == 21
+    assert "1 items have no cluster label: each is taken as a source of its own" in entry.checks
+
+
+def test_two_extractors_with_several_trials(tmp_path: Path) -> None:
+    metrics = ("exact_match,strict-match", "exact_match,flexible-extract")
+    rows = [
+        {"item": i, "trial": t, "metric": m, "score": (i + t + k) % 2} for i in range(12) for t in range(2) for k, m in enumerate(metrics)
+    ]
+    ledger = run(tmp_path, rows, rows)
+    assert ledger[2].kind == "format"
+    assert "within_item_variance" not in ledger[2].details
+
+
+def test_equal_trials_in_another_order_are_no_change(tmp_path: Path) -> None:
+    values = (0.1, 0.2, 0.3)
+    base = [{"item": i, "trial": t, "score": values[t]} for i in range(30) for t in range(3)]
+    candidate = [{"item": i, "trial": t, "score": values[2 - t]} for i in range(30) for t in range(3)]
+    assert run(tmp_path, base, candidate)[0].details["items_changed"] == 0
+
+
+def test_a_sibling_stage_costs_a_pair_no_items(tmp_path: Path) -> None:
+    base, sft, merge = noisy(1), noisy(2), noisy(3)[:40]
+    ledger = run(tmp_path, base, noisy(4), stages=[("sft", sft[5:]), ("merge", merge, "base")], names=("base", "dpo"))
+    n = {e.pair: e.n for e in ledger}
+    assert n == {("base", "sft"): 115, ("base", "merge"): 40, ("sft", "dpo"): 115, ("base", "dpo"): 115}
+
+
+def test_a_stage_without_a_metric_leaves_the_others_comparable(tmp_path: Path) -> None:
+    def rows(seed: int, *metrics: str) -> Rows:
+        return [{**row, "metric": m} for row in noisy(seed) for m in metrics]
+
+    ledger = run(tmp_path, rows(1, "acc", "f1"), rows(2, "acc", "f1"), stages=[("sft", rows(3, "acc"))])
+    assert ledger.find("table", "f1", "candidate", "base").n == 120
+    assert ledger.find("table", "f1", "sft").n == 0
+
+
+def test_quantities_without_an_upper_end_are_no_fractions(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    base, candidate = ([{"item": i, "latency_s": rng.uniform(0.2, 0.4)} for i in range(40)] for _ in range(2))
+    entry = run(tmp_path, base, candidate, columns={"score": "latency_s"}, lower_is_better=["latency_s"])[0]
+    assert (entry.method, entry.unit) == ("t", "latency_s")
+
+
+def test_an_average_carries_the_doubt_about_unparsed_answers(tmp_path: Path) -> None:
+    base = [{"task": t, "item": i, "score": 1, "outcome": "scored"} for t in "ab" for i in range(80)]
+    candidate = [{**row, "score": 0 if i % 4 == 0 else 1, "outcome": "unparsed" if i % 4 == 0 else "scored"} for i, row in enumerate(base)]
+    entry = run(tmp_path, base, candidate).find(MEAN_OVER_TASKS)
+    assert entry.details["change_bounds"] == approx([-0.25, 0.0])
+    assert "unparsed differ (0.0 % against 25.0 %); change lies between -25.0 and +0.0 whatever they hide" in entry.checks
+    assert "format or knowledge: not separable" in entry.checks
+
+
+def test_one_source_keeps_its_doubt_about_unparsed_answers_and_has_no_bootstrap(tmp_path: Path) -> None:
+    base = [{"item": i, "score": 1, "outcome": "scored", "cluster": "one"} for i in range(40)]
+    candidate = [{**row, "score": i % 2, "outcome": "scored" if i % 2 else "unparsed"} for i, row in enumerate(base)]
+    entry = run(tmp_path, base, candidate, bootstrap=100)[0]
+    assert entry.clusters == 1
+    assert "bootstrap_low" not in entry.details
+    assert any(check.startswith("unparsed differ (0.0 % against 50.0 %)") for check in entry.checks)
+
+
+def test_a_share_of_nothing_is_no_margin(tmp_path: Path) -> None:
+    entry = run(tmp_path, *pair(0, 0, 3, 40), margin="5%")[0]
+    assert entry.margin is None
+    assert any(check.startswith("no margin: a share of a baseline of 0 is nothing") for check in entry.checks)

@@ -10,6 +10,7 @@ from aligntax.core.words import (
     change_number,
     change_unit,
     count_text,
+    exact_text,
     percent,
     printable,
     size_text,
@@ -46,7 +47,7 @@ def reasons(entry: Entry) -> list[str]:
     unit, margin = entry.unit, entry.margin
     if entry.change is None or entry.ci_low is None:
         return []
-    margin_text = "" if margin is None else size_text(margin, unit)
+    margin_text = "" if margin is None else exact_text(margin, unit)
     if entry.verdict == "tax":
         return [
             f"A loss is established at {percent(entry.level, 0)} confidence; the margin is {margin_text}."
@@ -66,7 +67,7 @@ def _undetermined(entry: Entry, margin_text: str) -> list[str]:
     out, error = [], error_of(entry)
     loss = entry.detail("largest_loss_not_excluded")
     if loss is not None:
-        out.append(f"A loss of up to {size_text(loss, entry.unit, error)} remains possible.")
+        out.append(f"A loss of up to {size_text(loss, entry.unit, min(error or loss, loss) or None)} remains possible.")
     smallest = entry.detail("minimum_detectable_change")
     if smallest is not None:
         out.append(f"This many items would find a change of {size_text(smallest, entry.unit, error)} four times in five.")

@@ -66,7 +66,7 @@ def kind_of(task: str, overrides: Mapping[str, str] | None = None) -> str:
 
 
 def default_margin(kind: str, unit: str, baseline: float | None, scale: float | None) -> tuple[float | None, str]:
-    """The margin of one entry and the reason for it.
+    """The margin of one entry.
 
     Args:
         kind: kind of the entry.
@@ -75,17 +75,17 @@ def default_margin(kind: str, unit: str, baseline: float | None, scale: float | 
         scale: largest possible |difference| of one item, None if unbounded.
 
     Returns:
-        (margin, reason); the margin is None where nothing is known about what matters in that unit.
+        (margin, reason why there is none); the margin is None where nothing is known about what matters in that unit.
     """
     share = None if baseline is None or baseline == 0 else 0.05 * abs(baseline)
     if kind == "latency" or unit in {"tokens", "seconds", "tokens/s"}:
-        return share, "5 % of the baseline"
+        return share, "no margin: 5 % of a baseline of 0 is nothing; name one with --margin"
     if kind == "diversity":
-        return (0.02, "0.02 of an index on [0, 1]") if scale == 1.0 else (share, "5 % of the baseline")
+        return (0.02, "") if scale == 1.0 else (share, "no margin: 5 % of a baseline of 0 is nothing; name one with --margin")
     if kind == "epistemic":
-        return (None if scale is None else 0.05 * scale), "0.05 of the scale"
+        return (None if scale is None else 0.05 * scale), "no margin: the scale of the scores is not known; name it with --scale"
     if unit == "fraction":
-        return 0.01, "1 point of a fraction"
+        return 0.01, ""
     if scale is not None:
-        return 0.01 * scale, "0.01 of the scale"
+        return 0.01 * scale, ""
     return None, f"no margin is known for the unit {unit}: name one with --margin"

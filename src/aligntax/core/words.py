@@ -88,6 +88,11 @@ def size_text(x: float, unit: str, error: float | None = None) -> str:
     return f"{change_number(abs(x), unit, error).lstrip('+')} {change_unit(unit)}"
 
 
+def exact_text(x: float, unit: str) -> str:
+    """An amount that somebody chose, such as a margin, with all the digits it has."""
+    return f"{100 * x if is_fraction(unit) else x:.6g} {change_unit(unit)}"
+
+
 def interval_text(low: float | None, high: float | None, unit: str, error: float | None = None) -> str:
     if low is None or high is None:
         return "no interval"

@@ -11,7 +11,7 @@ FEW_CLUSTERS_DF = 30.0
 HEAVY_TAILS = 10.0
 
 
-def method_checks(estimate: PairedChange, *, unit: str, cluster: str | None, trials: str, loss: float | None) -> list[str]:
+def method_checks(estimate: PairedChange, *, unit: str, cluster: str | None, trials: str, loss: float | None, level: float) -> list[str]:
     """What the size, the flips and the clusters of one estimate leave open.
 
     Args:
@@ -20,6 +20,7 @@ def method_checks(estimate: PairedChange, *, unit: str, cluster: str | None, tri
         cluster: name of the cluster column, None without clusters.
         trials: trials per item in words ("4"), empty for single trials.
         loss: the largest loss not excluded; None without an interval.
+        level: confidence level.
     """
     checks = []
     if trials:
@@ -38,15 +39,17 @@ def method_checks(estimate: PairedChange, *, unit: str, cluster: str | None, tri
         if facts is not None:
             checks.append("no item changed, so clustering cannot be estimated; interval assumes independent items")
         if loss is not None:
-            checks.append(f"no item changed; losses up to {size_text(loss, unit)} remain possible")
-    elif facts is None and estimate.items_changed < FEW_FLIPS and not estimate.method.startswith("t"):
+            checks.append(f"no item changed; losses up to {size_text(loss, unit, loss)} remain possible")
+    elif facts is None and estimate.sources is None and estimate.items_changed < FEW_FLIPS and not estimate.method.startswith("t"):
         if estimate.method == "score" and estimate.df is None:
             checks.append(f"few flips ({estimate.items_changed}): no interval is exact here, this one is conservative")
         else:
             checks.append(f"change rests on {estimate.items_changed} items")
     contributors = estimate.effective_contributors
     if estimate.method == "t" and contributors is not None and contributors < HEAVY_TAILS:
-        checks.append(f"heavy tails (effective contributors {contributors:.1f} of {estimate.n}): interval may cover far less than 95 %")
+        checks.append(
+            f"heavy tails (effective contributors {contributors:.1f} of {estimate.n}): interval may cover far less than {100 * level:g} %"
+        )
     return checks
 
 
@@ -158,6 +161,14 @@ def constant_cluster(cluster: str) -> str:
     return f"{printable(cluster)} is constant within each subgroup: it clusters the total only"
 
 
+def own_sources(n: int, cluster: str) -> str:
+    return f"{n:,} items have no {printable(cluster)} label: each is taken as a source of its own"
+
+
+def few_sources_in_average(df: float) -> str:
+    return f"df {df:.1f} < 4: too few or too unequal sources for a trustworthy interval"
+
+
 def no_cluster_column(cluster: str) -> str:
     return f"no {printable(cluster)} labels in this task: items are treated as independent"
 
@@ -176,4 +187,6 @@ def unequal_tasks(baseline: str, candidate: str, only_baseline: list[str], only_
 
 
 NO_COMMON_ITEM = "no item has a score in every arm: nothing to compare"
-MIXED_UNITS = "no average over tasks with different units, directions or unknown errors"
+NO_SHARE = "no margin: a share of a baseline of 0 is nothing; name the margin in the metric's unit with --margin"
+NO_ESTIMATE = "no average: a task has no item with a score in every arm"
+MIXED_UNITS = "no average over tasks with different units or directions"

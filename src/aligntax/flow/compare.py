@@ -27,6 +27,7 @@ from aligntax.flow.judge import (
 from aligntax.flow.scores import BoolArray, IntArray, ItemScores, outcome_counts
 from aligntax.stats.average import mean_over_tasks
 from aligntax.stats.paired import PairedChange
+from aligntax.stats.verdict import MIN_DF
 from aligntax.store.rows import Items
 
 
@@ -109,7 +110,21 @@ class _MetricComparison:
         self.analysis = study.analysis
         planned = np.flatnonzero(table.planned)
         self.by_task = _split(planned, items.task[planned]) if len(items.tasks) > 1 else {0: planned}
-        self.scored = np.logical_and.reduce([table.arms[arm.name].valid for arm in study.arms if arm.name in table.arms])
+        self._branches = branches(study)
+        self._scored: dict[tuple[int, tuple[str, ...]], BoolArray] = {}
+
+    def _compared(self, task: int, baseline: str, candidate: str) -> BoolArray:
+        """(N,) items scored in every arm of the pair's branch that has the task: so that edges add up to the total exactly."""
+        has = tuple(
+            arm
+            for arm in dict.fromkeys((baseline, candidate, *self._branches[candidate]))
+            if arm in (baseline, candidate) or self._has(arm, task)
+        )
+        if (task, has) not in self._scored:
+            nothing = np.zeros(len(self.items.task), dtype=np.bool_)
+            masks = [self.table.arms[arm].valid if arm in self.table.arms else nothing for arm in has]
+            self._scored[task, has] = np.logical_and.reduce(masks)
+        return self._scored[task, has]
 
     def pair(self, baseline: str, candidate: str) -> list[Draft]:
         """Entries of one pair: tasks, then their subgroups, then groups, then averages."""
@@ -170,7 +185,7 @@ class _MetricComparison:
             arm: outcome_counts(self.table.arms[arm], mask) if arm in both else {"absent": len(members)} for arm in (baseline, candidate)
         }
         has = {arm: bool(scores.planned[members].any()) for arm, scores in both.items()}
-        paired = members[self.scored[members]] if len(self.table.arms) == len(self.study.arms) else members[:0]
+        paired = members[self._paired(members, baseline, candidate)]
         kind = self._kind(self.items.tasks[task])
         if len(paired) == 0:
             empty = Draft(
@@ -199,9 +214,22 @@ class _MetricComparison:
             self.analysis,
             self.rng,
         )
-        missing = {arm: int(np.count_nonzero(~self.table.arms[arm].valid[members])) for arm in self.table.arms}
+        missing = {
+            arm: int(np.count_nonzero(~self.table.arms[arm].valid[members]))
+            for arm in self.table.arms
+            if arm in (baseline, candidate, *self._branches[candidate])
+        }
         out.checks += [*cluster_checks, *words.left_out(missing, len(members))]
         out.checks += words.overruled({arm: scores.overruled for arm, scores in both.items()} if not subgroup else {})
+        return out
+
+    def _paired(self, members: IntArray, baseline: str, candidate: str) -> BoolArray:
+        """Which of the members are compared, task by task."""
+        tasks = self.items.task[members]
+        out = np.zeros(len(members), dtype=np.bool_)
+        for task in np.flatnonzero(np.bincount(tasks)):
+            mask = self._compared(int(task), baseline, candidate)
+            out |= (tasks == task) & mask[members]
         return out
 
     def _clusters(self, paired: IntArray, codes: IntArray) -> tuple[IntArray | None, str | None, list[str]]:
@@ -219,7 +247,11 @@ class _MetricComparison:
                 f"column {printable(asked)} is empty for {items_text(missing, 'item')} of {printable(self.items.tasks[int(self.items.task[paired[0]])])}; "
                 "give every item a source, or leave --cluster out"
             )
-        return (None, None, []) if missing else (codes, asked or self.notes.cluster, [])
+        name = asked or self.notes.cluster
+        if not missing:
+            return codes, name, []
+        alone = int(codes.max()) + 1 + np.arange(len(codes))
+        return np.where(codes < 0, alone, codes), name, [words.own_sources(missing, name or "cluster")]
 
     # -- subgroups ----------------------------------------------------------------------------------------------
 
@@ -270,6 +302,8 @@ class _MetricComparison:
             if names[baseline] != names[candidate]:
                 only = [sorted(self.items.tasks[t] for t in names[a] - names[b]) for a, b in ((baseline, candidate), (candidate, baseline))]
                 yield self._no_average(kind, totals[tasks[0]], words.unequal_tasks(baseline, candidate, only[0], only[1]))
+            elif any(totals[t].estimate is None for t in tasks):
+                yield self._no_average(kind, totals[tasks[0]], words.NO_ESTIMATE)
             elif not self._same_metric(tasks, totals):
                 yield self._no_average(kind, totals[tasks[0]], words.MIXED_UNITS)
             else:
@@ -296,16 +330,17 @@ class _MetricComparison:
         )  # fmt: skip
         set_margin(out, self.analysis)
         out.details["tasks"] = len(parts)
-        assert out.estimate is not None
-        if out.estimate.df is not None:
-            out.details["df"] = out.estimate.df
-        if out.estimate.design_effect is not None:
-            out.details["design_effect"] = out.estimate.design_effect
+        estimate = out.estimate
+        assert estimate is not None
+        out.details |= {key: value for key, value in (("df", estimate.df), ("design_effect", estimate.design_effect)) if value is not None}
+        _average_unparsed(out, parts, facts.scale, self.analysis.level)
         test_details(out, self.analysis)
         # Items in tasks of unequal weight have no common sample size to plan with.
         for key in ("n_needed_no_tax", "n_needed_no_tax_observed", "n_needed_detect"):
             out.details.pop(key, None)
         add_method_checks(out, self.analysis, None, "")
+        if out.clustered_df is not None and out.clustered_df < MIN_DF:
+            out.checks.append(words.few_sources_in_average(out.clustered_df))
         return out
 
     def _pooled(self, name: str, tasks: Sequence[int], baseline: str, candidate: str) -> Draft:
@@ -334,6 +369,46 @@ def _side(scores: ItemScores, at: IntArray) -> Side:
     if len(at) == len(scores.mean) and at[0] == 0 and at[-1] == len(at) - 1 and bool((np.diff(at) == 1).all()):
         return Side(scores.mean, scores.trials, scores.variance, scores.unread, scores.read_mean)  # all items: no copies
     return Side(scores.mean[at], scores.trials[at], scores.variance[at], scores.unread[at], scores.read_mean[at])
+
+
+def _average_unparsed(out: Draft, parts: Sequence[Draft], scale: float | None, level: float) -> None:
+    """What the parts say of unread answers, averaged like their changes."""
+    if not all("unparsed_baseline" in part.details for part in parts):
+        return
+    for key in ("unparsed_baseline", "unparsed_candidate"):
+        out.details[key] = sum(part.details[key] for part in parts) / len(parts)  # type: ignore[misc]
+    bounds = [part.bounds for part in parts]
+    if not any(bounds):
+        return
+    low, high = (
+        mean_over_tasks([pair[side] if pair is not None else part.estimate for pair, part in zip(bounds, parts, strict=True)], scale)  # type: ignore[misc]
+        for side in (0, 1)
+    )
+    out.bounds = (low, high)
+    out.details["change_bounds"] = [low.change, high.change]
+    if low.test is not None and high.test is not None:
+        out.details["change_bounds_ci"] = [low.test.interval(level)[0], high.test.interval(level)[1]]
+    both = [part.details.get("change_both_parsed") for part in parts]
+    if all(isinstance(x, float) for x in both):
+        out.both_parsed = sum(both) / len(both)  # type: ignore[arg-type]
+        out.details["change_both_parsed"] = out.both_parsed
+    out.unparsed_differ = any(part.unparsed_differ for part in parts)
+
+
+def branches(study: Study) -> dict[str, tuple[str, ...]]:
+    """For every arm the arms of its branch: the root, the root's child that it descends from, and all that descends from that child.
+
+    Edges of one branch share their items, so that they add up; a sibling branch does not cost them any.
+    """
+    parents = {arm.name: arm.parent for arm in study.arms}
+
+    def top(name: str) -> str:
+        while (parent := parents[name]) is not None and parents[parent] is not None:
+            name = parent
+        return name
+
+    tops = {arm.name: top(arm.name) for arm in study.arms}
+    return {name: tuple(other for other in tops if tops[other] == tops[name] or parents[other] is None) for name in tops}
 
 
 def _summed(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:

@@ -86,6 +86,31 @@ _LOWER = frozenset(
         "ttft",
     ]
 )
+# Quantities without an upper end, even where every value seen lies in [0, 1].
+_UNBOUNDED = frozenset(
+    [
+        "latency",
+        "ttft",
+        "tpot",
+        "seconds",
+        "time",
+        "duration",
+        "loss",
+        "nll",
+        "perplexity",
+        "ppl",
+        "tokens",
+        "logprob",
+        "logprobs",
+        "loglikelihood",
+        "entropy",
+        "kl",
+        "bits",
+        "byte",
+        "cost",
+        "reward",
+    ]
+)
 _PATHS = re.compile(r"(?<![\w.:/])(?:/|~/|[A-Za-z]:\\)[^\s,;'\"=]+")
 
 
@@ -232,8 +257,8 @@ def metric_tables(study: Study, items: Items, rows: Rows, facts: Sequence[LogFac
         found = {arm.name: rows.metric_rows(arm.number, metric) for arm in rows.arms}
         found = {name: r for name, r in found.items() if len(r.item)}
         known = _facts(metric, found, items, directions, study.analysis)
-        strict = all(f.strict for f in known.values())
-        arms = {name: item_scores(r, len(items.task), strict=strict) for name, r in found.items()}
+        by_task = np.array([t in known and known[t].strict for t in range(len(items.tasks))])
+        arms = {name: item_scores(r, len(items.task), by_task[items.task]) for name, r in found.items()}
         out.append(MetricTable(metric, arms, known))
     return out + _format_tables(out)
 
@@ -274,7 +299,7 @@ def _metric_facts(
             )
         fraction = (scale.low, scale.high) == (0.0, 1.0)
         return MetricFacts("fraction" if fraction else name, higher, scale.high - scale.low, fraction and higher, assumed)
-    if low >= 0 and high <= 1:
+    if low >= 0 and high <= 1 and not _UNBOUNDED & set(re.split(r"[^a-z0-9]+", name.lower())):
         return MetricFacts("fraction", higher, 1.0, higher, assumed)
     if low == np.inf:
         return MetricFacts("fraction", higher, 1.0, higher, assumed)

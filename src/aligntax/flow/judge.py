@@ -28,6 +28,7 @@ from aligntax.stats.paired import (
     noninferiority_p,
     p_value,
     paired_change,
+    without_noise,
 )
 from aligntax.stats.planning import plan, sources_needed
 from aligntax.stats.resample import bootstrap_means, bootstrap_t_interval, percentile_interval
@@ -133,7 +134,7 @@ def draft(pairing: Pairing, analysis: Analysis, rng: np.random.Generator | None 
     facts, base, cand = pairing.facts, pairing.base, pairing.cand
     single = float(base.trials.max()) == 1 and float(cand.trials.max()) == 1
     binary = single and _is_binary(base.mean) and _is_binary(cand.mean)
-    d = facts.sign * (cand.mean - base.mean)
+    d = without_noise(facts.sign * (cand.mean - base.mean), facts.scale)
     codes = None if pairing.codes is None else relabelled(pairing.codes)
     estimate = paired_change(d, codes, binary=binary, trials=not single, scale=facts.scale)
     out = Draft(
@@ -154,7 +155,7 @@ def draft(pairing: Pairing, analysis: Analysis, rng: np.random.Generator | None 
     set_margin(out, analysis)
     _basic_details(out, base, cand, binary=binary)
     _trial_details(out, base, cand, d, single=single)
-    _unparsed_details(out, pairing, codes, analysis, trials=not single)
+    _unparsed_details(out, pairing, codes, analysis, binary=binary, trials=not single)
     if analysis.bootstrap and rng is not None:
         _bootstrap_details(out, d, codes, analysis, rng)
     test_details(out, analysis)
@@ -182,6 +183,8 @@ def set_margin(out: Draft, analysis: Analysis) -> None:
         asked = analysis.margin
         value = None if out.baseline_value is None else abs(out.baseline_value) * asked.value
         out.margin = (value or None) if asked.relative else asked.value
+        if out.margin is None:
+            out.checks.append(words.NO_SHARE)
         return
     out.margin, reason = default_margin(out.kind, out.facts.unit, out.baseline_value, out.facts.scale)
     if out.margin is None:
@@ -234,7 +237,7 @@ def _trial_details(out: Draft, base: Side, cand: Side, d: FloatArray, *, single:
         out.checks.append(words.negative_between(split.between))
 
 
-def _unparsed_details(out: Draft, pairing: Pairing, codes: IntArray | None, analysis: Analysis, *, trials: bool) -> None:
+def _unparsed_details(out: Draft, pairing: Pairing, codes: IntArray | None, analysis: Analysis, *, binary: bool, trials: bool) -> None:
     """Bounds and the both-parsed subset (Horowitz and Manski 2000): only accuracies can have unread answers."""
     base, cand, facts = pairing.base, pairing.cand, pairing.facts
     if not facts.strict:
@@ -253,7 +256,7 @@ def _unparsed_details(out: Draft, pairing: Pairing, codes: IntArray | None, anal
 
     def estimated(x: FloatArray, c: IntArray | None) -> PairedChange:
         groups = None if c is None else relabelled(c)
-        return paired_change(x, groups, binary=not trials and _is_binary(np.abs(x)), trials=trials, scale=facts.scale)
+        return paired_change(x, groups, binary=binary, trials=trials, scale=facts.scale)
 
     low = estimated(cand.mean - np.minimum(base.mean + base.unread, 1.0), codes)
     high = estimated(np.minimum(cand.mean + cand.unread, 1.0) - base.mean, codes)
@@ -277,8 +280,10 @@ def _unparsed_details(out: Draft, pairing: Pairing, codes: IntArray | None, anal
 
 def _bootstrap_details(out: Draft, d: FloatArray, codes: IntArray | None, analysis: Analysis, rng: np.random.Generator) -> None:
     estimate = out.estimate
-    if estimate is None or estimate.n < 2:
+    if estimate is None or estimate.n < 2 or estimate.sources == 1:
         return
+    if codes is None:
+        d = np.sort(d)
     used = codes if estimate.clusters is not None else None
     low, high = percentile_interval(bootstrap_means(d, used, analysis.bootstrap, rng), analysis.level)
     out.details["bootstrap_low"], out.details["bootstrap_high"] = _turned(out.facts.sign, low, high)
@@ -322,7 +327,12 @@ def add_method_checks(out: Draft, analysis: Analysis, cluster: str | None, trial
     assert estimate is not None
     loss = out.details.get("largest_loss_not_excluded")
     out.checks += words.method_checks(
-        estimate, unit=facts.unit, cluster=cluster, trials=trials, loss=loss if isinstance(loss, float) else None
+        estimate,
+        unit=facts.unit,
+        cluster=cluster,
+        trials=trials,
+        loss=loss if isinstance(loss, float) else None,
+        level=analysis.level,
     )
     if estimate.test is None or estimate.clusters is None:
         return
@@ -383,8 +393,11 @@ def _entry(one: Draft, family: dict[str, Any], analysis: Analysis) -> Entry:
         if said is not None:
             said = verdict(estimate.change, q, q_ni, df=one.clustered_df, level=analysis.level)
         checks += _verdict_checks(one, said, p, q, (low, high), family.get("members"), analysis)
+        checks += _unparsed_checks(one, said, (low, high), analysis)
         ci_low, ci_high = _turned(facts.sign, low, high)
         numbers = {"se": estimate.se, "ci_low": ci_low, "ci_high": ci_high, "p_value": p, "p_adjusted": family.get("q")}
+    else:
+        checks += _unparsed_checks(one, said, (None, None), analysis)
     change = None
     if one.baseline_value is not None and one.candidate_value is not None:
         change = one.candidate_value - one.baseline_value
@@ -397,7 +410,7 @@ def _entry(one: Draft, family: dict[str, Any], analysis: Analysis) -> Entry:
         baseline=one.baseline,
         candidate=one.candidate,
         n=0 if estimate is None else estimate.n,
-        clusters=None if estimate is None or estimate.clusters is None else estimate.clusters.count,
+        clusters=None if estimate is None else estimate.sources,
         baseline_value=one.baseline_value,
         candidate_value=one.candidate_value,
         change=change,
@@ -419,7 +432,7 @@ def _verdict_checks(
     """What must be said beside a verdict."""
     estimate, margin = one.estimate, one.margin
     assert estimate is not None
-    alpha, (low, high), out = 1 - analysis.level, interval, []
+    alpha, high, out = 1 - analysis.level, interval[1], []
     if said == "no_tax" and estimate.change < 0 and q < alpha:
         out.append(words.SMALL_LOSS)
     if said == "tax" and margin is not None and high < -margin:
@@ -439,14 +452,13 @@ def _verdict_checks(
                 critical_value(analysis.level, estimate.df),
             )
         )
-    if one.bounds is not None:
-        out += _unparsed_checks(one, said, (low, high), analysis)
     return out
 
 
-def _unparsed_checks(one: Draft, said: Verdict | None, interval: tuple[float, float], analysis: Analysis) -> list[str]:
-    assert one.bounds is not None
-    assert one.estimate is not None
+def _unparsed_checks(one: Draft, said: Verdict | None, interval: tuple[float, float] | tuple[None, None], analysis: Analysis) -> list[str]:
+    """What unread answers leave open; also where no interval can be given."""
+    if one.bounds is None or one.estimate is None:
+        return []
     out, unit = [], one.facts.unit
     at_bounds = {_unadjusted(bound, one, analysis) for bound in one.bounds}
     harmless = said != "undetermined" and at_bounds == {said}
@@ -458,7 +470,7 @@ def _unparsed_checks(one: Draft, said: Verdict | None, interval: tuple[float, fl
         if said == "tax" and not harmless:
             out.append(words.NOT_SEPARABLE)
     if one.both_parsed is not None:
-        out += words.both_parsed_check(one.estimate.change, one.both_parsed, *interval, unit)
+        out += words.both_parsed_check(one.estimate.change, one.both_parsed, interval[0], interval[1], unit)
     return out
 
 

@@ -50,25 +50,30 @@ class ItemScores:
         return self.trials > 0
 
 
-def item_scores(rows: MetricRows, count: int, *, strict: bool) -> ItemScores:
+def item_scores(rows: MetricRows, count: int, strict: BoolArray) -> ItemScores:
     """Reduce score rows to items.
 
     Args:
         rows: score rows of one metric in one arm.
         count: N, the planned items of the study.
-        strict: the metric is an accuracy: refused, unparsed and truncated answers without a score count as 0, because
-            that is what the user got. Otherwise they are missing.
+        strict: (N,) items for which the metric is an accuracy: refused, unparsed and truncated answers without a score
+            count as 0 there, because that is what the user got. Elsewhere they are missing.
     """
     value, outcome = rows.value.copy(), rows.outcome
     overruled = 0
-    if strict:
-        value[np.isnan(value) & _INCORRECT[outcome]] = 0.0
-        invented = (outcome == CODE[Outcome.UNPARSED]) & (value != 0)
+    if strict.any() and _INCORRECT[outcome].any():
+        strict_row = strict[rows.item]
+        value[np.isnan(value) & _INCORRECT[outcome] & strict_row] = 0.0
+        invented = (outcome == CODE[Outcome.UNPARSED]) & (value != 0) & strict_row
         overruled = int(invented.sum())
         value[invented] = 0.0
     valid = ~np.isnan(value) & ~_MISSING[outcome]
     at, x = rows.item[valid], value[valid]
     trials = np.bincount(at, minlength=count).astype(np.float64)
+    if len(at) and trials.max() > 1:
+        # Equal trials must give equal means to the last bit, in whatever order they were logged.
+        order = np.lexsort((x, at))
+        valid, at, x = np.flatnonzero(valid)[order], at[order], x[order]
     unread_row = _UNREAD[outcome[valid]] & (x == 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.bincount(at, weights=x, minlength=count) / trials

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import sqrt
 
-from aligntax.stats.paired import PairedChange, ScoreTest, TTest
+from aligntax.stats.paired import PairedChange, ScoreTest, TTest, critical_value
 
-FEW_FLIPS = 10
+_LEVEL = 0.95  # at which limits are turned into errors
 
 
 def mean_over_tasks(parts: Sequence[PairedChange], scale: float | None = 1.0) -> PairedChange:
@@ -15,8 +15,7 @@ def mean_over_tasks(parts: Sequence[PairedChange], scale: float | None = 1.0) ->
 
     The variance is that of a stratified mean, ``sum V_t / T^2``, with Satterthwaite degrees of freedom
     ``V^2 / sum(V_t^2 / (T^4 df_t))`` (Satterthwaite 1946). For bounded scores it enters Tango's test as the design
-    effect against the averaged rates of loss and gain; where no item changed the design effect is that of unequal
-    weights alone, ``N sum(1/n_t) / T^2`` (Kish 1965).
+    effect against the averaged rates of loss and gain.
 
     Args:
         parts: one estimate per task, all of the same metric.
@@ -41,10 +40,11 @@ def mean_over_tasks(parts: Sequence[PairedChange], scale: float | None = 1.0) ->
         "lost": lost,
         "gained": gained,
         "items_changed": sum(part.items_changed for part in parts),
+        "sources": sum(part.sources or part.n for part in parts) if any(part.sources for part in parts) else None,
     }
     if any(part.test is None or part.se is None for part in parts):
         return PairedChange(**base, se=None, method="none", test=None, reason="a task without an interval")  # type: ignore[arg-type]
-    variances = [v / count**2 for v in _variances(parts, lost / n, gained / n, scale)]
+    variances = [v / count**2 for v in _variances(parts, scale)]
     variance = sum(variances)
     df = _satterthwaite(variances, [part.df for part in parts])
     clustered = any(part.clusters is not None for part in parts)
@@ -54,8 +54,11 @@ def mean_over_tasks(parts: Sequence[PairedChange], scale: float | None = 1.0) ->
         return PairedChange(**base, se=sqrt(variance), method=method, test=test)  # type: ignore[arg-type]
     unit = change / scale
     reference = max(0.0, ((lost + gained) / scale / n - unit * unit) / (n - 1))
-    if reference <= 1e-15 / n or variance <= 0:
-        deff = n * sum(1.0 / part.n for part in parts) / count**2
+    if reference <= 1e-15 / n:
+        # No item changed: the size at which Tango's limits, z^2/(n + z^2), are as wide as the tasks' own together.
+        z = critical_value(_LEVEL, df)
+        half = min(z * sqrt(variance) / scale, 0.999)
+        deff = n / (z * z * (1 / half - 1))
     else:
         deff = variance / scale**2 / reference
     order = ("score-clustered", "score-trials", "score")
@@ -68,16 +71,21 @@ def mean_over_tasks(parts: Sequence[PairedChange], scale: float | None = 1.0) ->
     )
 
 
-def _variances(parts: Sequence[PairedChange], lost: float, gained: float, scale: float | None) -> list[float]:
-    """The tasks' variances; a bounded task with few flips is taken to be no steadier than the average task.
+def _variances(parts: Sequence[PairedChange], scale: float | None) -> list[float]:
+    """The tasks' variances, for bounded scores no smaller than what each task's own interval says.
 
-    Its own estimate would often be 0 by chance, and a small task weighs as much as a large one.
+    A small task without a flip has an estimated error of 0 and weighs as much as a large one; its score interval knows better.
+    The same idea as recovering variances from limits (MOVER, Zou and Donner 2008, Stat Med 27:1693).
     """
     own = [(part.se or 0.0) ** 2 for part in parts]
-    if scale is None:
-        return own
-    per_item = scale * (lost + gained) - (gained - lost) ** 2
-    return [max(v, per_item / (part.n - 1)) if part.items_changed < FEW_FLIPS else v for v, part in zip(own, parts, strict=True)]
+    return own if scale is None else [max(v, _half_width(part) ** 2) for v, part in zip(own, parts, strict=True)]
+
+
+def _half_width(part: PairedChange) -> float:
+    """Half the task's interval over its critical value: an error that is never 0."""
+    assert part.test is not None
+    low, high = part.test.interval(_LEVEL)
+    return (high - low) / 2 / critical_value(_LEVEL, part.df)
 
 
 def _satterthwaite(variances: Sequence[float], dfs: Sequence[float | None]) -> float | None:

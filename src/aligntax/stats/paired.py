@@ -118,6 +118,7 @@ class PairedChange:
         design_effect: the factor the counts were divided by (None for t methods).
         raw_design_effect: before the floor; None where not defined.
         clusters: cluster facts, or None where items are treated as independent.
+        sources: how many clusters there are; None without clusters.
         se_independent: sd/sqrt(n), ddof 1; None with one item.
         effective_contributors: (sum u^2)^2 / sum u^4 of centred differences (of cluster sums when clustered).
         reason: why there is no inversion, in words; empty otherwise.
@@ -134,6 +135,7 @@ class PairedChange:
     design_effect: float | None = None
     raw_design_effect: float | None = None
     clusters: ClusterFacts | None = None
+    sources: int | None = None
     se_independent: float | None = None
     effective_contributors: float | None = None
     reason: str = ""
@@ -172,6 +174,7 @@ def paired_change(
         raise ValueError("no items")
     if scale is not None and float(np.abs(d).max()) > scale * (1 + 1e-12):
         raise ValueError(f"differences reach {float(np.abs(d).max())!r}, beyond the scale {scale!r}")
+    d = without_noise(d, scale)
     if codes is not None and int(codes.max()) + 1 == n:
         codes = None
     d, codes = canonical_order(d, codes)
@@ -191,13 +194,26 @@ def paired_change(
     if n == 1:
         return replace(base, reason="one item: its change has no measurable error")
     if codes is not None and int(codes.max()) == 0:
-        return replace(base, reason="one source: no interval for other sources")
+        return replace(base, sources=1, reason="one source: no interval for other sources")
     facts = None if codes is None else cluster_facts(d, codes)
-    base = replace(base, clusters=facts, effective_contributors=_contributors(d - change if facts is None else facts.sums))
+    base = replace(
+        base,
+        clusters=facts,
+        sources=None if facts is None else facts.count,
+        effective_contributors=_contributors(d - change if facts is None else facts.sums),
+    )
     assert variance is not None
     if scale is None:
         return _unbounded(base, variance / n)
     return _bounded(base, d / scale, scale, binary=binary, trials=trials)
+
+
+def without_noise(d: FloatArray, scale: float | None) -> FloatArray:
+    """Differences of means that are 0 but for rounding, as 0: they are not changed items."""
+    if scale is None:
+        return d
+    noise = (d != 0) & (np.abs(d) < 1e-12 * scale)
+    return np.where(noise, 0.0, d) if noise.any() else d
 
 
 def _contributors(u: FloatArray) -> float | None:

@@ -37,7 +37,7 @@ def plan(low: float, high: float, n: int, change: float, margin: float | None, c
         minimum_detectable_change=detectable,
         n_no_tax=None if margin is None else n * (detectable / margin) ** 2,
         n_no_tax_observed=None if margin is None or change <= -margin else n * (detectable / (margin + change)) ** 2,
-        n_detect=None if change == 0 else n * (detectable / abs(change)) ** 2,
+        n_detect=None if abs(change) <= 1e-12 * half else n * (detectable / abs(change)) ** 2,
     )
 
 

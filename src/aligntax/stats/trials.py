@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from aligntax.stats.clusters import FloatArray
+from aligntax.stats.moments import mean, sample_variance
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,9 @@ def trial_variance(
         k_candidate: the same of the candidate.
 
     Returns:
-        None unless every item has at least two trials in both arms and there are two items.
+        None unless every item has a variance over at least two trials in both arms, and there are two items.
     """
-    if len(d) < 2 or k_baseline.min() < 2 or k_candidate.min() < 2:
+    if len(d) < 2 or k_baseline.min() < 2 or k_candidate.min() < 2 or np.isnan(var_baseline).any() or np.isnan(var_candidate).any():
         return None
-    within = float((var_baseline / k_baseline).mean() + (var_candidate / k_candidate).mean())
-    return TrialVariance(float(var_baseline.mean()), float(var_candidate.mean()), within, float(d.var(ddof=1)) - within)
+    within = mean(var_baseline / k_baseline) + mean(var_candidate / k_candidate)
+    return TrialVariance(mean(var_baseline), mean(var_candidate), within, sample_variance(d) - within)

@@ -203,7 +203,7 @@ class Rows:
         self._settle_identity()
         union = " UNION ALL ".join(f"SELECT k1, k2 FROM samples_{a.number}" for a in self.arms)
         self.con.execute(
-            f"CREATE OR REPLACE TABLE items AS SELECT CAST(row_number() OVER () - 1 AS INTEGER) AS idx, k1, k2 FROM (SELECT DISTINCT k1, k2 FROM ({union}))"
+            f"CREATE OR REPLACE TABLE items AS SELECT CAST(row_number() OVER (ORDER BY k1, k2) - 1 AS INTEGER) AS idx, k1, k2 FROM (SELECT DISTINCT k1, k2 FROM ({union}))"
         )
         count = int(self._one("SELECT count(*) FROM items"))
         self._index = []
