@@ -226,6 +226,31 @@ def averaged(rng: Rng, sizes: list[int], discordant: float, change: float, icc: 
     return {"covers": hit / studies, "rejects": reject / studies}
 
 
+def uneven_average(
+    rng: Rng, large: int, count: int, small: int, rate: float, small_rate: float, studies: int = STUDIES
+) -> dict[str, float]:
+    """``count`` large tasks flip at ``rate`` both ways alike, one small task only loses, at ``small_rate``: the mean over tasks."""
+    hit = no_tax = 0
+    truth = -small_rate / (count + 1)
+    for _ in range(studies):
+        parts = [flips_to_change(rng, large, rate / 2, rate / 2) for _ in range(count)] + [flips_to_change(rng, small, small_rate, 0.0)]
+        found = mean_over_tasks(parts)
+        hit += covers(found, truth)
+        assert found.test is not None
+        no_tax += verdict(found.change, p_value(found.test), noninferiority_p(found.test, -truth), df=None, level=0.95) == "no_tax"
+    return {"covers": hit / studies, "no_tax": no_tax / studies}
+
+
+def flips_to_change(rng: Rng, n: int, p_lost: float, p_gained: float) -> PairedChange:
+    lost, gained, _ = (int(k) for k in rng.multinomial(n, [p_lost, p_gained, 1 - p_lost - p_gained]))
+    return counted(lost, gained, n)
+
+
+@cache
+def counted(lost: int, gained: int, n: int) -> PairedChange:
+    return paired_change(np.concatenate([np.full(lost, -1.0), np.full(gained, 1.0), np.zeros(n - lost - gained)]), binary=True)
+
+
 def describe(rows: list[dict[str, Any]]) -> str:
     """A Markdown table."""
     keys = list(rows[0])
