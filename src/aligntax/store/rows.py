@@ -203,7 +203,7 @@ class Rows:
         self._settle_identity()
         union = " UNION ALL ".join(f"SELECT k1, k2 FROM samples_{a.number}" for a in self.arms)
         self.con.execute(
-            f"CREATE OR REPLACE TABLE items AS SELECT CAST(row_number() OVER (ORDER BY k1, k2) - 1 AS INTEGER) AS idx, k1, k2 FROM (SELECT DISTINCT k1, k2 FROM ({union}))"
+            f"CREATE OR REPLACE TABLE items AS SELECT CAST(row_number() OVER (ORDER BY k1) - 1 AS INTEGER) AS idx, k1, k2 FROM (SELECT DISTINCT k1, k2 FROM ({union}))"
         )
         count = int(self._one("SELECT count(*) FROM items"))
         self._index = []
@@ -289,7 +289,7 @@ class Rows:
         name = quoted(column)
         union = " UNION ".join(f"SELECT {name} AS label FROM samples_{a.number} WHERE {name} IS NOT NULL" for a in self.arms)
         self.con.execute(
-            f"CREATE OR REPLACE TABLE labels AS SELECT label, CAST(row_number() OVER (ORDER BY label) - 1 AS INTEGER) AS code FROM ({union})"
+            f"CREATE OR REPLACE TABLE labels AS SELECT label, hash(label) AS h, CAST(row_number() OVER (ORDER BY label) - 1 AS INTEGER) AS code FROM ({union})"
         )
         labels = tuple(str(r[0]) for r in self.con.execute("SELECT label FROM labels ORDER BY code").fetchall())
         codes = np.full(count, -1, dtype=np.int64)
@@ -299,7 +299,7 @@ class Rows:
             return np.zeros(count, dtype=np.int64), labels
         for arm, index in zip(self.arms, self._index, strict=True):
             found = self.con.execute(
-                f"SELECT s.rowid AS sample, l.code FROM samples_{arm.number} s JOIN labels l ON s.{name} = l.label"
+                f"SELECT s.rowid AS sample, l.code FROM samples_{arm.number} s JOIN labels l ON hash(s.{name}) = l.h AND s.{name} = l.label"
             ).fetchnumpy()
             at, code = index[found["sample"]], found["code"].astype(np.int64)
             clash = (codes[at] >= 0) & (codes[at] != code)
