@@ -86,6 +86,7 @@ def test_show_flips_report_export(logs: tuple[Path, Path], tmp_path: Path, align
         (["flips", "run", "--limit", "0"], "--limit"),
         (["export", "run", "--to", "xml"], "--to 'xml' is not a format this version writes; allowed: csv"),
         (["show", "nowhere"], "nowhere is not a run directory"),
+        (["report", "run", "--out", "run"], "run is a folder; name a file"),
         (["shwo", "run"], "No such command 'shwo'"),
         (["diff", "base.csv"], "Missing argument 'CANDIDATE'"),
         (["diff", "base.csv", "chat.csv", "--bootstrap", "many"], "Invalid value for '--bootstrap'"),

@@ -358,6 +358,7 @@ def test_kinds_and_their_overrides(tmp_path: Path) -> None:
         ({"columns": {"scores": "points"}}, "unknown column role scores; known: item, score"),
         ({"scales": {"score": (3, 1)}}, "a scale runs from low to high"),
         ({"bootstrap": -5}, "bootstrap: Input should be greater than or equal to 0, got -5"),
+        ({"bootstrap": 10**11}, "bootstrap: Input should be less than or equal to 1000000, got 100000000000"),
     ],
 )
 def test_wrong_settings_are_said_in_one_sentence(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -59,7 +59,7 @@ class Analysis(Frozen):
     kinds: dict[str, str] = {}
     lower_is_better: tuple[str, ...] = ()
     scales: dict[str, Scale] = {}
-    bootstrap: Annotated[int, Field(ge=0)] = 0
+    bootstrap: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

@@ -194,7 +194,10 @@ def load_run(path: Path) -> StoredRun:
         )
     except (OSError, yaml.YAMLError, ValidationError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{shown(path / 'study.yaml')} is no study of this version: {first_line(error)}") from None
-    return StoredRun(path, study, read_ledger(path / "ledger.parquet", study), load_json(path / "provenance.json"))
+    provenance = load_json(path / "provenance.json")
+    if not isinstance(provenance, dict) or not isinstance(provenance.get("arms"), dict):
+        raise RunError(f"{shown(path / 'provenance.json')} is no provenance of this version: it has no object 'arms'; make the run again")
+    return StoredRun(path, study, read_ledger(path / "ledger.parquet", study), provenance)
 
 
 def load_rows(run: StoredRun) -> Rows:
@@ -246,6 +249,8 @@ def write_text(path: Path, text: str) -> Path:
     Raises:
         RunError: if it cannot be written.
     """
+    if path.is_dir():
+        raise RunError(f"{shown(path)} is a folder; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_beside(path, text)
