@@ -90,7 +90,8 @@ def size_text(x: float, unit: str, error: float | None = None) -> str:
 
 def exact_text(x: float, unit: str) -> str:
     """An amount that somebody chose, such as a margin, with all the digits it has."""
-    return f"{100 * x if is_fraction(unit) else x:.6g} {change_unit(unit)}"
+    number_ = f"{100 * x if is_fraction(unit) else x:.6g}"
+    return f"{number_} point" if is_fraction(unit) and number_ == "1" else f"{number_} {change_unit(unit)}"
 
 
 def interval_text(low: float | None, high: float | None, unit: str, error: float | None = None) -> str:
