@@ -93,6 +93,13 @@ FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "nan": (lambda p: write_csv(p / "a.csv", [{"item": 1, "score": "NaN"}]), "row 1: score is 'NaN'; scores must be finite"),
     "infinity": (lambda p: write_csv(p / "a.csv", [{"item": 0, "score": 1}, {"item": 1, "score": "inf"}]), "row 2: score is 'inf'"),
     "infinity in json": (lambda p: text(p / "a.jsonl", '{"item": 1, "score": Infinity}\n'), "row 1: score is inf"),
+    "huge score": (lambda p: write_csv(p / "a.csv", [{"item": 1, "score": "1e200"}]), "row 1: score is '1e200'; scores must be finite"),
+    "huge score in json": (lambda p: text(p / "a.jsonl", '{"item": 1, "score": 1' + "0" * 400 + "}\n"), "at most 1e+100 either side of 0"),
+    "negative trial": (lambda p: write_csv(p / "a.csv", [{"item": 1, "score": 1, "trial": -1}]), "not a whole number from 0 to"),
+    "huge trial in json": (
+        lambda p: write_jsonl(p / "a.jsonl", [{"item": 1, "score": 1, "trial": 10**12}]),
+        "not a whole number from 0 to",
+    ),
     "words as scores": (lambda p: write_csv(p / "a.csv", [{"item": 1, "score": "good"}]), "row 1: score is 'good'"),
     "words as scores in json": (
         lambda p: write_jsonl(p / "a.jsonl", [{"item": 1, "score": "good"}]),

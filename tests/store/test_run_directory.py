@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -168,3 +169,71 @@ def test_a_kill_leaves_no_run(tmp_path: Path) -> None:
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     assert aligntax.load(out)[0].n == 6000
     assert os.listdir(out.parent)
+
+
+def _resealed(run: Path) -> None:
+    """The manifest as a careful forger would leave it."""
+    manifest = json.loads((run / "MANIFEST.json").read_text())
+    manifest["files"] = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in manifest["files"]}
+    (run / "MANIFEST.json").write_text(json.dumps(manifest))
+
+
+def _sql(run: Path, change: str) -> None:
+    with duckdb.connect() as con:
+        con.execute(f"CREATE TABLE l AS SELECT * FROM '{run}/ledger.parquet'")
+        con.execute(change)
+        con.execute(f"COPY l TO '{run}/ledger.parquet' (FORMAT parquet)")
+
+
+FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "study in another encoding": (lambda r: (r / "study.yaml").write_bytes(b"\xff\xfe\x00"), "is no study of this version"),
+    "study that runs code": (
+        lambda r: (r / "study.yaml").write_text('!!python/object/apply:os.system ["true"]'),
+        "could not determine a constructor",
+    ),
+    "provenance without arms": (lambda r: (r / "provenance.json").write_text('{"arms": {"base": 3}}'), "must hold an object per arm"),
+    "ledger with nan": (lambda r: _sql(r, "UPDATE l SET change = 'nan'"), "change: Input should be a finite number"),
+    "ledger with an unknown verdict": (lambda r: _sql(r, "UPDATE l SET verdict = '<b>'"), "verdict: Input should be"),
+    "ledger with negative counts": (lambda r: _sql(r, "UPDATE l SET n = -5"), "n: Input should be greater than or equal to 0"),
+    "ledger without entries": (lambda r: _sql(r, "DELETE FROM l"), "holds no entries"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_record_is_refused(logs: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    forge, message = FORGERIES[name]
+    run = made(logs, tmp_path / "run")
+    forge(run)
+    _resealed(run)
+    with pytest.raises(RunError, match=message):
+        reopen(load_run(run))
+
+
+def test_a_manifest_must_list_the_record(logs: tuple[Path, Path], tmp_path: Path) -> None:
+    run = made(logs, tmp_path / "run")
+    (run / "MANIFEST.json").write_text('{"study": "x", "files": {}}')
+    with pytest.raises(RunError, match=r"does not list study\.yaml"):
+        aligntax.load(run)
+
+
+def test_a_link_to_a_folder_stays_a_link(logs: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    made(logs, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert len(aligntax.load(tmp_path / "disk"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_cleans_up(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    base, candidate = (write_csv(tmp_path / f"{k}.csv", rows) for k, rows in enumerate(pair(40_000, 3000, 2000, 15_000)))
+    place = tmp_path / "runs"
+    place.mkdir()
+    command = [sys.executable, "-m", "aligntax", "diff", str(base), str(candidate), "--out", str(place / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not os.listdir(place):
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert os.listdir(place) in ([], ["run"])
+    assert process.returncode == code or os.listdir(place) == ["run"], said

@@ -6,6 +6,7 @@ stdout carries data, stderr words and progress. Heavy imports happen inside the 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,7 +181,7 @@ def flips(
     names = (stored.study.baseline, stored.study.candidate) if pair is None else _names(pair, "--pair")
     direction = "both" if lost == gained else "lost" if lost else "gained"
     with reopen(stored) as comparison:
-        chosen = metric or next(e.metric for e in stored.ledger if e.kind != "format")
+        chosen = metric or next((e.metric for e in stored.ledger if e.kind != "format"), "(none)")
         total, found = comparison.flips(*names, chosen, task=task, direction=direction, limit=limit)
     if json:
         for flip in found:
@@ -355,19 +356,30 @@ class _Progress:
 
 def run() -> None:
     """Entry point: every expected error becomes one sentence on stderr and an exit code."""
+    stopped: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt  # so that half-written folders are removed, as after Ctrl-C
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         code = app(standalone_mode=False)
     except AligntaxError as error:
         _say(f"error: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
-        code = 130
+        code = 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of stdout went away, as 'head' does; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
-        code = _unexpected(error)
+        # DuckDB turns a signal that comes during a query into this error.
+        interrupted = isinstance(error, RuntimeError) and str(error) == "Query interrupted"
+        code = 128 + signal.SIGINT if interrupted else _unexpected(error)
+    if stopped:
+        code = 128 + stopped[0]
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from aligntax.core.errors import MissingExtraError, RunError
 from aligntax.core.kinds import Kind
@@ -53,8 +53,8 @@ class Entry(Frozen):
     higher_is_better: bool | None
     baseline: str
     candidate: str
-    n: int
-    clusters: int | None
+    n: int = Field(ge=0)
+    clusters: int | None = Field(ge=0)
     baseline_value: float | None
     candidate_value: float | None
     change: float | None

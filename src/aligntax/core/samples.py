@@ -28,5 +28,10 @@ CODE: dict[Outcome, int] = {outcome: code for code, outcome in enumerate(OUTCOME
 MISSING = frozenset({Outcome.FAILED, Outcome.ABSENT})
 """Outcomes without a score: such a pair is left out of the comparison."""
 
+MAX_SCORE = 1e100
+"""Scores beyond this, either side of 0, are refused: their squares would leave what a double holds."""
+
+MAX_TRIAL = 2**31 - 1
+
 UNREAD = frozenset({Outcome.UNPARSED, Outcome.TRUNCATED})
 """Outcomes whose answer nobody knows: what the bounds of a change are about."""

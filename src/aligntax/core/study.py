@@ -12,9 +12,9 @@ from aligntax.core.kinds import KINDS
 
 
 class Frozen(BaseModel):
-    """Base of every value object: immutable, and unknown keys are errors."""
+    """Base of every value object: immutable, finite, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Scale(Frozen):

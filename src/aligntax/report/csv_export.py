@@ -8,6 +8,7 @@ from typing import Any
 
 from aligntax.core.ledger import Ledger
 from aligntax.core.samples import OUTCOMES
+from aligntax.core.words import printable
 
 _NESTED = frozenset({"outcomes", "details", "checks"})
 # Spreadsheets run cells that start like this as formulas.
@@ -17,7 +18,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def ledger_csv(ledger: Ledger) -> str:
     """Columns: the entry's fields, ``outcome.<which>.<baseline|candidate>``, ``detail.<name>``, and checks joined by " | ".
 
-    Text that a spreadsheet would run as a formula is prefixed with an apostrophe; numbers are not touched.
+    Text that a spreadsheet would run as a formula is prefixed with an apostrophe, and control characters are shown as
+    escapes; numbers are not touched.
     """
     details = list(dict.fromkeys(key for entry in ledger for key in entry.details))
     rows = []
@@ -41,4 +43,7 @@ def _flat(value: Any) -> Any:
 
 
 def _safe(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if value.startswith(_FORMULA) else text

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from aligntax.core.errors import LogError
-from aligntax.core.samples import CODE, OUTCOMES, Outcome
+from aligntax.core.samples import CODE, MAX_SCORE, MAX_TRIAL, OUTCOMES, Outcome
 from aligntax.core.words import printable
 from aligntax.store.logs import LogRow, TableQuery, Want
-from aligntax.store.readers.table import AUTO_CLUSTER, TASK, first_line, literal, resolve
+from aligntax.store.readers.table import AUTO_CLUSTER, SCORES_MUST, TASK, first_line, literal, resolve
 
 SAMPLE_TEXTS = ("task", "item", "content", "question", "target", "answer", "prompt", "cluster", "by")
 KEYS = "hash(task, item, content) AS k1, hash(content, item, task, 1) AS k2"
@@ -79,6 +79,10 @@ class RowLoader:
                 if (sample, metric) in self.seen:
                     raise duplicate(self.where, row.task, row.item or "(no id)", row.trial, 2)
                 self.seen.add((sample, metric))
+                if value.value is not None and not abs(value.value) <= MAX_SCORE:
+                    raise LogError(
+                        f"{self.where}: {printable(metric)} of item {printable(row.item or '(no id)')} is {value.value}; {SCORES_MUST}"
+                    )
                 scores.append((sample, metric, value.value, CODE[value.outcome], value.extracted))
         if fresh:
             columns = dict(zip(SAMPLE_TEXTS, map(_texts, zip(*map(_TEXTS_OF, fresh), strict=True)), strict=True))
@@ -107,9 +111,9 @@ class RowLoader:
 
 
 def _texts(values: Sequence[str | None]) -> npt.NDArray[Any]:
-    """Object array of strings; lone surrogates, which no encoding holds, become the replacement character."""
+    """Object array of strings; lone surrogates, which no encoding holds, become escapes, so that what differs stays different."""
     out = np.empty(len(values), dtype=object)
-    out[:] = [v if v is None or v.isascii() else v.encode("utf-8", "replace").decode("utf-8") for v in values]
+    out[:] = [v if v is None or v.isascii() else v.encode("utf-8", "backslashreplace").decode("utf-8") for v in values]
     return out
 
 
@@ -186,13 +190,11 @@ class TableLoader:
             found = self.con.execute(f"SELECT CAST({quoted(column)} AS VARCHAR) FROM {relation} LIMIT 1 OFFSET {row}").fetchall()[0][0]
             return printable(repr(found))[:80]
 
-        if (row := first("has_score AND (value IS NULL OR NOT isfinite(value))")) is not None:
-            raise LogError(
-                f"{where}, row {row + 1}: score is {cell(row, roles['score'])}; scores must be finite numbers (leave it empty where there is none)"
-            )
+        if (row := first(f"has_score AND NOT coalesce(abs(value) <= {MAX_SCORE}, false)")) is not None:
+            raise LogError(f"{where}, row {row + 1}: score is {cell(row, roles['score'])}; {SCORES_MUST}")
         if (row := first("outcome IS NULL")) is not None:
             raise LogError(f"{where}, row {row + 1}: outcome is {cell(row, roles['outcome'])}; allowed: {', '.join(OUTCOMES)}")
         if (row := first(f"outcome = {CODE[Outcome.SCORED]} AND value IS NULL")) is not None:
             raise LogError(f"{where}, row {row + 1}: outcome is scored, but there is no score")
-        if (row := first("trial IS NULL")) is not None:
-            raise LogError(f"{where}, row {row + 1}: trial is {cell(row, roles['trial'])}, not a whole number")
+        if (row := first("NOT coalesce(trial >= 0, false)")) is not None:
+            raise LogError(f"{where}, row {row + 1}: trial is {cell(row, roles['trial'])}, not a whole number from 0 to {MAX_TRIAL}")

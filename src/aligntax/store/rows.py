@@ -3,7 +3,7 @@
 Per arm k: ``samples_k(task, item, content, trial, question, target, answer, prompt, cluster, by, k1, k2)`` and
 ``scores_k(sample, metric, value, outcome, extracted)``, where ``sample`` is the rowid in ``samples_k``. An item is
 (task, source id, content hash); ``k1`` and ``k2`` are two independent 64-bit hashes of that, because joining two
-numbers is several times cheaper than joining three strings. ``items(idx, k1, k2)`` is the union of the arms' items.
+numbers is several times cheaper than joining three strings.
 """
 
 from __future__ import annotations
@@ -201,20 +201,12 @@ class Rows:
             PairingError: on rows without identity, and on items whose labels differ between or within arms.
         """
         self._settle_identity()
-        union = " UNION ALL ".join(f"SELECT k1, k2 FROM samples_{a.number}" for a in self.arms)
-        self.con.execute(
-            f"CREATE OR REPLACE TABLE items AS SELECT CAST(row_number() OVER (ORDER BY k1) - 1 AS INTEGER) AS idx, k1, k2 FROM (SELECT DISTINCT k1, k2 FROM ({union}))"
-        )
-        count = int(self._one("SELECT count(*) FROM items"))
+        keys = [self.con.execute(f"SELECT rowid AS sample, k1, k2 FROM samples_{arm.number}").fetchnumpy() for arm in self.arms]
+        numbered, count = _number(np.concatenate([k["k1"] for k in keys]), np.concatenate([k["k2"] for k in keys]))
         self._index = []
-        for arm in self.arms:
-            k = arm.number
-            self.con.execute(
-                f"CREATE OR REPLACE TABLE index_{k} AS SELECT s.rowid AS sample, i.idx FROM samples_{k} s JOIN items i ON s.k1 = i.k1 AND s.k2 = i.k2"
-            )
-            found = self.con.execute(f"SELECT sample, idx FROM index_{k}").fetchnumpy()
-            index = np.empty(len(found["sample"]), dtype=np.int64)
-            index[found["sample"]] = found["idx"]
+        for arm, found, of_row in zip(self.arms, keys, np.split(numbered, np.cumsum([len(k["k1"]) for k in keys])[:-1]), strict=True):
+            index = np.empty(len(of_row), dtype=np.int64)
+            index[found["sample"]] = of_row
             self._check_duplicates(arm, index)
             self._index.append(index)
         (task, tasks), (cluster, clusters), (by, labels) = (self._codes(c, count) for c in ("task", "cluster", "by"))
@@ -374,15 +366,21 @@ class Rows:
 
         Answers are those of the first trial.
         """
-        self.con.register("chosen", {"idx": chosen.astype(np.int32), "size": size})
+        sizes = np.full(int(chosen.max()) + 1 if len(chosen) else 0, np.nan)
+        sizes[chosen] = size
+        self._register_samples("chosen", a, sizes)
         try:
             self.con.execute(
                 f"CREATE OR REPLACE TEMP TABLE picked AS SELECT * FROM (SELECT DISTINCT c.idx, c.size, s.task, s.item, s.content FROM chosen c "
-                f"JOIN index_{a} n ON n.idx = c.idx JOIN samples_{a} s ON s.rowid = n.sample) "
+                f"JOIN samples_{a} s ON s.rowid = c.sample) "
                 f"ORDER BY size DESC, task, length(item), item, content" + ("" if limit is None else f" LIMIT {int(limit)}")
             )
         finally:
             self.con.unregister("chosen")
+        few = np.full_like(sizes, np.nan)
+        few[self.con.execute("SELECT idx FROM picked").fetchnumpy()["idx"]] = 0.0
+        for k in {a, b}:
+            self._register_samples(f"index_{k}", k, few)
 
         def side(k: int) -> str:
             return (
@@ -391,10 +389,40 @@ class Rows:
                 f"JOIN samples_{k} s ON s.rowid = n.sample JOIN scores_{k} x ON x.sample = s.rowid AND x.metric = ? GROUP BY p.idx"
             )
 
-        rows = self.con.execute(
-            f"SELECT p.task, p.item, coalesce(x.label, y.label), coalesce(x.question, y.question), coalesce(x.target, y.target), x.v, y.v, "
-            f"x.answer, y.answer, x.extracted, y.extracted FROM picked p JOIN ({side(a)}) x ON x.idx = p.idx JOIN ({side(b)}) y ON y.idx = p.idx "
-            f"ORDER BY p.size DESC, p.task, length(p.item), p.item, p.content",
-            [metric, metric],
-        ).fetchall()
+        try:
+            rows = self.con.execute(
+                f"SELECT p.task, p.item, coalesce(x.label, y.label), coalesce(x.question, y.question), coalesce(x.target, y.target), x.v, y.v, "
+                f"x.answer, y.answer, x.extracted, y.extracted FROM picked p JOIN ({side(a)}) x ON x.idx = p.idx JOIN ({side(b)}) y ON y.idx = p.idx "
+                f"ORDER BY p.size DESC, p.task, length(p.item), p.item, p.content",
+                [metric, metric],
+            ).fetchall()
+        finally:
+            for k in {a, b}:
+                self.con.unregister(f"index_{k}")
         return [Flip(*row) for row in rows]
+
+    def _register_samples(self, name: str, k: int, sizes: FloatArray) -> None:
+        """The samples of arm ``k`` whose item has a ``size`` ((at most N,), NaN where none), as a table the database can read."""
+        index = self._index[k]
+        sample = np.flatnonzero(index < len(sizes))
+        sample = sample[~np.isnan(sizes[index[sample]])]
+        self.con.register(name, {"sample": sample, "idx": index[sample], "size": sizes[index[sample]]})
+
+
+def _number(k1: npt.NDArray[np.uint64], k2: npt.NDArray[np.uint64]) -> tuple[IntArray, int]:
+    """Rows with equal (k1, k2), both (M,), get one number; numbers follow the sorted keys, so row order does not matter.
+
+    Returns:
+        (M,) numbers from 0, and how many there are.
+    """
+    order = np.argsort(k1)
+    first, second = k1[order], k2[order]
+    if ((first[1:] == first[:-1]) & (second[1:] != second[:-1])).any():  # two items share the first hash: sort by both
+        order = np.lexsort((k2, k1))
+        first, second = k1[order], k2[order]
+    fresh = np.ones(len(order), dtype=np.int64)
+    fresh[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    fresh[:1] = 0
+    numbers = np.empty(len(order), dtype=np.int64)
+    numbers[order] = np.cumsum(fresh)
+    return numbers, int(fresh.sum()) + 1 if len(order) else 0

@@ -15,6 +15,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from aligntax.store.readers.table import first_line, literal
 from aligntax.store.rows import ArmRows, Rows, connect
 
 MANIFEST = "MANIFEST.json"
+_RECORD = ("study.yaml", "provenance.json", "scores.parquet", "ledger.parquet")
 _NESTED = ("outcomes", "details", "checks")
 _ENTRY_TYPES = {
     "kind": "VARCHAR", "task": "VARCHAR", "metric": "VARCHAR", "unit": "VARCHAR", "higher_is_better": "BOOLEAN", "baseline": "VARCHAR",
@@ -65,8 +67,11 @@ def check_target(out: Path, study_id: str) -> None:
     Raises:
         RunError: saying what is there.
     """
-    if not out.exists():
-        return
+    try:
+        if not out.exists():
+            return
+    except OSError as error:
+        raise RunError(f"{shown(out)} cannot be written: {first_line(error)}") from None
     if not out.is_dir():
         raise RunError(f"{shown(out)} is a file; name a folder for the run with --out")
     if not any(out.iterdir()):
@@ -79,7 +84,7 @@ def check_target(out: Path, study_id: str) -> None:
 
 
 def write_run(out: Path, study: Study, ledger: Ledger, provenance: Mapping[str, Any], rows: Rows, report: Callable[[], str]) -> Path:
-    """Write a complete run, or nothing. ``report`` renders the page; it is asked for last, while rows are already written.
+    """Write a complete run, or nothing. ``report`` renders the page; it is asked for last, while the rows are written.
 
     Returns:
         ``out``.
@@ -88,7 +93,9 @@ def write_run(out: Path, study: Study, ledger: Ledger, provenance: Mapping[str, 
         RunError: if the target is not ours to replace, or cannot be written.
     """
     check_target(out, study.id)
+    named = out
     try:
+        out = out.resolve()  # a link to a folder stays a link
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
             prefix=f".{out.name[:40]}.", suffix=".partial", dir=out.parent, ignore_cleanup_errors=True
@@ -101,8 +108,8 @@ def write_run(out: Path, study: Study, ledger: Ledger, provenance: Mapping[str, 
                 out.rename(old)
             part.rename(out)
     except (OSError, duckdb.IOException) as error:
-        raise RunError(f"{shown(out)} cannot be written: {first_line(error)}") from None
-    return out
+        raise RunError(f"{shown(named)} cannot be written: {first_line(error)}") from None
+    return named
 
 
 def _write_files(part: Path, study: Study, ledger: Ledger, provenance: Mapping[str, Any], rows: Rows, report: Callable[[], str]) -> None:
@@ -111,8 +118,11 @@ def _write_files(part: Path, study: Study, ledger: Ledger, provenance: Mapping[s
     (part / "provenance.json").write_text(json.dumps(provenance, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     (part / "ledger.json").write_text(ledger.to_json(), encoding="utf-8")
     write_ledger(ledger, part / "ledger.parquet")
-    _write_rows(part, rows)
-    (part / "report.html").write_text(report(), encoding="utf-8")
+    with ThreadPoolExecutor(1) as pool:  # the rows are written while the page is drawn
+        writing = pool.submit(_write_rows, part, rows)
+        page = report()
+        writing.result()
+    (part / "report.html").write_text(page, encoding="utf-8")
     files = sorted(p for p in part.rglob("*") if p.is_file())
     manifest = {"study": study.id, "files": {p.relative_to(part).as_posix(): _sha256(p) for p in files}}
     (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -123,15 +133,16 @@ def _write_rows(part: Path, rows: Rows) -> None:
     options = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 5000"
     names = " ".join(f"WHEN {code} THEN {literal(str(o))}" for code, o in enumerate(OUTCOMES))
     scores = []
-    for arm in rows.arms:
-        k = arm.number
-        target = literal(str(part / "samples" / arm_file(arm.name, k)))
-        columns = 'task, item, content, trial, question, target, answer, prompt, cluster, "by" AS subgroup'
-        rows.con.execute(f"COPY (SELECT {columns} FROM samples_{k}) TO {target} ({options})")
-        scores.append(
-            f"SELECT {literal(arm.name)} AS arm, x.sample, x.metric, x.value, CASE x.outcome {names} END AS outcome, x.extracted FROM scores_{k} x"
-        )
-    rows.con.execute(f"COPY ({' UNION ALL '.join(scores)}) TO {literal(str(part / 'scores.parquet'))} ({options})")
+    with rows.con.cursor() as con:
+        for arm in rows.arms:
+            k = arm.number
+            target = literal(str(part / "samples" / arm_file(arm.name, k)))
+            columns = 'task, item, content, trial, question, target, answer, prompt, cluster, "by" AS subgroup'
+            con.execute(f"COPY (SELECT {columns} FROM samples_{k}) TO {target} ({options})")
+            scores.append(
+                f"SELECT {literal(arm.name)} AS arm, x.sample, x.metric, x.value, CASE x.outcome {names} END AS outcome, x.extracted FROM scores_{k} x"
+            )
+        con.execute(f"COPY ({' UNION ALL '.join(scores)}) TO {literal(str(part / 'scores.parquet'))} ({options})")
 
 
 def write_ledger(ledger: Ledger, path: Path) -> None:
@@ -162,9 +173,12 @@ def read_ledger(path: Path, study: Study) -> Ledger:
         records = [dict(zip(_ENTRY_TYPES, row, strict=True)) for row in rows]
         for record in records:
             record.update({key: json.loads(record[key]) for key in _NESTED})
-        return Ledger(study=study.id, baseline=study.baseline, entries=tuple(Entry(**record) for record in records))
+        ledger = Ledger(study=study.id, baseline=study.baseline, entries=tuple(Entry(**record) for record in records))
     except (duckdb.Error, ValueError, TypeError) as error:
-        raise RunError(f"{shown(path)} is no ledger of this version: {first_line(error)}") from None
+        raise RunError(f"{shown(path)} is no ledger of this version: {_why(error)}") from None
+    if not len(ledger):
+        raise RunError(f"{shown(path)} holds no entries; make the run again")
+    return ledger
 
 
 def load_run(path: Path) -> StoredRun:
@@ -177,8 +191,10 @@ def load_run(path: Path) -> StoredRun:
         raise RunError(f"{shown(path)} is not a run directory; give the folder that 'aligntax diff' wrote")
     if not (path / MANIFEST).is_file():
         raise RunError(f"{shown(path)} holds no complete run (no {MANIFEST}); make it again with 'aligntax diff'")
-    manifest = _manifest(path)
-    for name, digest in manifest.get("files", {}).items():
+    files = _manifest(path)["files"]
+    if unlisted := [name for name in _RECORD if name not in files]:
+        raise RunError(f"{shown(path / MANIFEST)} does not list {unlisted[0]}; make the run again")
+    for name, digest in files.items():
         file = path / name
         if name == "report.html":
             continue  # rendered again at will; everything else is record
@@ -192,11 +208,14 @@ def load_run(path: Path) -> StoredRun:
         study = Study(
             baseline=document["baseline"], arms=tuple(Arm(**a) for a in document["arms"]), analysis=Analysis(**document["analysis"])
         )
-    except (OSError, yaml.YAMLError, ValidationError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{shown(path / 'study.yaml')} is no study of this version: {first_line(error)}") from None
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RunError(f"{shown(path / 'study.yaml')} is no study of this version: {_why(error)}") from None
     provenance = load_json(path / "provenance.json")
-    if not isinstance(provenance, dict) or not isinstance(provenance.get("arms"), dict):
-        raise RunError(f"{shown(path / 'provenance.json')} is no provenance of this version: it has no object 'arms'; make the run again")
+    arms = provenance.get("arms") if isinstance(provenance, dict) else None
+    if not isinstance(arms, dict) or not all(isinstance(arms.get(arm.name), dict) for arm in study.arms):
+        raise RunError(
+            f"{shown(path / 'provenance.json')} is no provenance of this version: 'arms' must hold an object per arm; make the run again"
+        )
     return StoredRun(path, study, read_ledger(path / "ledger.parquet", study), provenance)
 
 
@@ -276,6 +295,14 @@ def _manifest(run: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
         raise RunError(f"{shown(run / MANIFEST)} is no manifest; make the run again")
     return found
+
+
+def _why(error: Exception) -> str:
+    """The first complaint of a validation with its place, or the first line of another error."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return printable(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+    return first_line(error)
 
 
 def _sha256(path: Path) -> str:

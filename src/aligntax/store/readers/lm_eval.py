@@ -16,7 +16,7 @@ from typing import Any
 
 from aligntax.core.errors import LogError
 from aligntax.core.ids import digest
-from aligntax.core.samples import Outcome
+from aligntax.core.samples import MAX_SCORE, Outcome
 from aligntax.core.words import printable
 from aligntax.store.jsonio import json_rows, load_json, opened, shown
 from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, Value, Want, label_text, reader
@@ -227,8 +227,11 @@ def _is_number(value: object) -> bool:
 
 
 def _finite(value: float, name: str, where: str) -> float:
-    if not isfinite(value):
-        raise LogError(f"{where}: {printable(name)} is {value}; scores must be finite numbers (null where there is none)")
+    if not abs(value) <= MAX_SCORE:
+        found = value if isinstance(value, float) else "a whole number of over 100 digits"
+        raise LogError(
+            f"{where}: {printable(name)} is {found}; scores must be finite numbers, at most {MAX_SCORE:g} either side of 0 (null where there is none)"
+        )
     return float(value)
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from math import isfinite
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from aligntax.core.errors import InputError, LogError
 from aligntax.core.ids import item_content
-from aligntax.core.samples import OUTCOMES, Outcome
+from aligntax.core.samples import MAX_SCORE, MAX_TRIAL, OUTCOMES, Outcome
 from aligntax.core.words import printable
 from aligntax.store.jsonio import json_rows, opened, shown
 from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, TableQuery, Value, Want, label_text, reader
@@ -23,6 +23,7 @@ TASK = "table"
 _SEPARATORS = (",", "\t", ";", "|")
 _MAX_HEADER = 1 << 20
 _MAX_LINE = 16 << 20
+SCORES_MUST = f"scores must be finite numbers, at most {MAX_SCORE:g} either side of 0 (leave it empty where there is none)"
 ROLES = ("item", "score", "task", "trial", "answer", "outcome", "metric")
 _ALWAYS = ("question", "target")
 AUTO_CLUSTER = "cluster"
@@ -200,18 +201,20 @@ def parse_score(value: object, where: str) -> float | None:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise LogError(f"{where}: score is {printable(repr(value))[:80]}, not a number (leave it empty where there is none)") from None
-    if not isfinite(number):
-        raise LogError(f"{where}: score is {number}; scores must be finite numbers (leave it empty where there is none)")
+    except OverflowError:
+        number = inf
+    if not abs(number) <= MAX_SCORE:
+        raise LogError(f"{where}: score is {number}; {SCORES_MUST}")
     return number
 
 
 def parse_trial(value: object, where: str) -> int:
     if value is None or value == "":
         return 0
-    try:
-        return int(str(value))
-    except ValueError:
-        raise LogError(f"{where}: trial is {printable(repr(value))}, not a whole number") from None
+    text = str(value)
+    if not text.isdecimal() or len(text) > 10 or int(text) > MAX_TRIAL:
+        raise LogError(f"{where}: trial is {printable(repr(value))[:80]}, not a whole number from 0 to {MAX_TRIAL}")
+    return int(text)
 
 
 def settle(value: float | None, outcome: Outcome | None, where: str) -> Value:
