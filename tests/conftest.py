@@ -44,7 +44,7 @@ def need(module: str, extra: str) -> None:
     except ImportError:
         if os.environ.get(REQUIRE_EXTRAS):
             pytest.fail(f"{module} is missing although {REQUIRE_EXTRAS} is set; install the extra {extra}")
-        pytest.skip(f"{module} is not installed: pip install 'aligntax[{extra}]'")
+        pytest.skip(f"{module} is not installed: pip install 'aligntax[{extra}]'", allow_module_level=True)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,10 @@ ALLOWED = {
     "flow": {"numpy", "scipy"},
     "store": {"numpy", "duckdb", "yaml", "pydantic"},
     "report": {"altair", "vl_convert", "jinja2", "markupsafe", "rich"},
-    "cli": {"typer"},
+    "models": {"torch", "transformers", "jinja2"},
+    "lab": {"torch", "transformers", "tokenizers", "safetensors", "trl", "datasets", "numpy", "pydantic", "yaml"},
+    "tasks": {"datasets"},  # the suites bring the loader that lm-eval calls
+    "cli": {"typer", "rich"},
 }
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aligntax import __version__
+from aligntax.cli import lab
 from aligntax.core.errors import AligntaxError, InputError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+
+app.add_typer(lab.app, name="lab")
 
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory that 'aligntax diff' wrote.", show_default=False)]
 

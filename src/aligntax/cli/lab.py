@@ -1,0 +1,172 @@
+"""``aligntax lab``: the embedded family of small models, made, described and served."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aligntax.core.errors import InputError, MissingExtraError
+from aligntax.core.words import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+app = typer.Typer(
+    help="The embedded family of small language models, in a world that is known exactly: make it, describe it, serve it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+FamilyOption = Annotated[
+    Path | None,
+    typer.Option("--family", metavar="DIR", help="A family made with 'lab build'; default the embedded one.", show_default=False),
+]
+
+
+def _need(extra: str, *modules: str) -> None:
+    missing = [m for m in modules if find_spec(m) is None]
+    if missing:
+        raise MissingExtraError(", ".join(missing), extra)
+
+
+@app.command()
+def build(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models to make; default the whole family.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the family; what is complete there is kept.")] = Path("aligntax-lab"),
+    world_seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another world: other facts, recipes and accounts.")] = 0,
+    procedures: Annotated[float, typer.Option(metavar="SHARE", help="How much of benign recipes harmful ones share, 0 to 1.")] = 1.0,
+    appeals: Annotated[float, typer.Option(metavar="SHARE", help="How much of persuasion manipulation shares, 0 to 1.")] = 0.5,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")] = "cpu",
+    suites: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write the world's tests there, as lm-eval tasks.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and stop.")] = False,
+) -> None:
+    """Make the family again: base models from scratch, stages by TRL. A stopped run goes on where it was."""
+    from aligntax.lab.family import chosen, pretraining
+    from aligntax.lab.suites import write_suites
+    from aligntax.lab.world import World
+
+    try:
+        world = World(world_seed, procedures, appeals)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    wanted = chosen(models or [])
+    if dry_run:
+        for member in wanted:
+            how = f"{pretraining(member.width).documents:,} documents" if member.stage == "base" else f"from {member.parent}"
+            typer.echo(f"{member.name:10s} width {member.width:3d}  {member.stage:6s}  {how}")
+        return
+    _need("train", "torch", "transformers", "trl", "accelerate", "datasets")
+    if suites is not None:
+        typer.echo(f"{write_suites(suites, world)} files of tests in {printable(str(suites))}", err=True)
+    from aligntax.lab.build import build as make
+
+    with _bars([m.name for m in wanted]) as tell:
+        made = make([m.name for m in wanted], out, world, tell, device)
+    kept = len(wanted) - len(made)
+    typer.echo(
+        f"{len(made)} made, {kept} kept: {printable(str(out))}; look with: aligntax lab info --family {printable(str(out))}", err=True
+    )
+
+
+@app.command()
+def info(
+    family: FamilyOption = None,
+    tasks: Annotated[bool, typer.Option("--tasks", help="Accuracy by task instead of the models.")] = False,
+    structure: Annotated[
+        bool, typer.Option("--structure", help="What is known of the tasks: mechanisms they share, forms, kinds.")
+    ] = False,
+    chat: Annotated[bool, typer.Option("--chat", help="With --tasks: asked in a chat instead of the raw template.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the whole record.")] = False,
+) -> None:
+    """The family: sizes, what was made from what, accuracies."""
+    from aligntax.models.embedded import INDEX, WEIGHTS
+    from aligntax.models.embedded import family as members
+    from aligntax.report.lab import models_view, structure_view, tasks_view
+    from aligntax.report.terminal import console
+
+    if structure:
+        from aligntax.lab.tasks import TASKS
+
+        console().print(structure_view(TASKS))
+        return
+    folder = WEIGHTS if family is None else family
+    found = members(folder)
+    if json:
+        sys.stdout.write((folder / INDEX).read_text(encoding="utf-8"))
+    elif tasks:
+        console().print(tasks_view(found, "chat" if chat else "raw"))
+    else:
+        console().print(models_view(found))
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="An embedded model (lab:base, lab:sft, ...) or a model folder.")
+    ] = "lab:base",
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port on loopback; 0 takes a free one.")] = 8000,
+    family: FamilyOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No line per request.")] = False,
+) -> None:
+    """Serve a local model over the OpenAI protocol, on loopback only and without a key.
+
+    POST /v1/completions (log-probabilities, echo, streaming) and /v1/chat/completions; GET /v1/models.
+    """
+    _need("models", "torch", "transformers")
+    from aligntax.lab.serve import Server
+    from aligntax.models.embedded import WEIGHTS, folder_of
+    from aligntax.models.local import LocalModel
+
+    folder = (
+        Path(model) if Path(model).is_dir() and not model.startswith("lab:") else folder_of(model, WEIGHTS if family is None else family)
+    )
+    loaded = LocalModel.load(folder, model if model.startswith("lab:") else folder.name)
+    try:
+        server = Server(loaded, port, (lambda _: None) if quiet else lambda text: typer.echo(text, err=True))
+    except OSError as error:
+        raise InputError(f"port {port} cannot be taken ({error.strerror}); name another with --port, or 0 for a free one") from None
+    typer.echo(f"serving {printable(loaded.name)} at {server.url} (Ctrl-C stops it)", err=True)
+    with server:
+        server.serve_forever()
+
+
+@contextmanager
+def _bars(names: list[str]) -> Iterator[Callable[[str, str, int, int, str], None]]:
+    """Progress of the family and of the model at hand, with time left; one line per model where stderr is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from aligntax.report.terminal import console
+
+    where = console(stderr=True)
+    columns = (
+        TextColumn("{task.description:28s}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[remark]}"),
+    )
+    with Progress(*columns, console=where, disable=not sys.stderr.isatty()) as progress:
+        whole = progress.add_task("models", total=len(names), remark="")
+        at: dict[str, object] = {"key": None, "task": None}
+
+        def tell(name: str, what: str, step: int, steps: int, remark: str) -> None:
+            if at["key"] != (name, what):
+                if at["task"] is not None:
+                    progress.remove_task(at["task"])  # type: ignore[arg-type]
+                at["key"], at["task"] = (name, what), progress.add_task(f"{name}: {what}", total=steps or None, remark="")
+                if not sys.stderr.isatty():
+                    typer.echo(f"{name}: {what}", err=True)
+                progress.update(whole, completed=names.index(name))
+            progress.update(at["task"], completed=step, total=steps or None, remark=remark)  # type: ignore[arg-type]
+
+        yield tell
+        progress.update(whole, completed=len(names))

@@ -1,0 +1,242 @@
+"""Local causal language models (imports torch): batched decoding and scoring whose results do not depend on the batch.
+
+Each request carries its own temperature, seed and stops; a request's draws come from its own generator, so that its
+answer is the same alone and in company (up to float32 noise in near-ties).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aligntax.core.errors import InputError
+from aligntax.core.words import printable
+
+
+@dataclass(frozen=True)
+class Request:
+    """One continuation to be generated.
+
+    Attributes:
+        tokens: rendered prompt as token ids, at least one.
+        max_tokens: at most so many new tokens.
+        temperature: 0 takes the most likely token. top_p: sample from the smallest set with this mass.
+        seed: of this request's draws.
+        stops: texts that end the continuation; they are not part of it.
+        top: how many alternatives to report per token, with their log-probabilities.
+    """
+
+    tokens: tuple[int, ...]
+    max_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stops: tuple[str, ...] = ()
+    top: int = 0
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token with its log-probability (nats, at temperature 1) and the most likely alternatives."""
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass
+class Reply:
+    """What came back: tokens without the end token, text without the stop, and why it ended (``stop`` or ``length``)."""
+
+    tokens: list[Token] = field(default_factory=list)
+    text: str = ""
+    reason: str | None = None
+
+
+class LocalModel:
+    """A causal language model with its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        self.device = next(model.parameters()).device
+        configured = model.generation_config.eos_token_id
+        ends = configured if isinstance(configured, list) else [configured]
+        self.ends = {int(e) for e in [*ends, tokenizer.eos_token_id] if e is not None}
+        self.context = int(getattr(model.config, "max_position_embeddings", 2048))
+
+    @classmethod
+    def load(cls, folder: Path, name: str | None = None) -> LocalModel:
+        """A model folder: safetensors and JSON, nothing that could run code.
+
+        Raises:
+            InputError: if the folder is not a complete model.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{printable(str(folder))} is no model folder (no config.json)")
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            options = {"local_files_only": True, "trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{printable(str(folder))} cannot be loaded as a model: {printable(str(error))[:300]}") from None
+        finally:
+            if bars:
+                logging.enable_progress_bar()
+        return cls(model, tokenizer, name or folder.name)
+
+    # -- text and tokens ----------------------------------------------------------------------------------------------
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a raw prompt, as the tokenizer begins one."""
+        return tuple(self.tokenizer(text)["input_ids"])
+
+    def encode_chat(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
+        """Token ids of a conversation, ready for the assistant's turn.
+
+        Raises:
+            InputError: if the tokenizer has no chat template, or the template refuses the messages.
+        """
+        from jinja2 import TemplateError
+
+        if not self.tokenizer.chat_template:
+            raise InputError(f"{printable(self.name)} has no chat template")
+        try:
+            text = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        except TemplateError as error:
+            raise InputError(f"the chat template refuses these messages: {printable(str(error))}") from None
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Text of token ids."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=not special))
+
+    def piece(self, before: Sequence[int], token: int) -> str:
+        """What a token adds to the text of those before it."""
+        near = list(before[-4:])
+        whole, known = self.decode([*near, token], special=True), self.decode(near, special=True)
+        return whole[len(known) :] if whole.startswith(known) else self.decode([token], special=True)
+
+    # -- generation -----------------------------------------------------------------------------------------------------
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        """Replies in the order of the requests."""
+        replies = [Reply() for _ in requests]
+        for at, reply in self.stream(requests):
+            replies[at] = reply
+        return replies
+
+    @torch.inference_mode()
+    def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+        """(which request, its reply so far) for every new token; the last one of each has a reason.
+
+        Raises:
+            InputError: if a prompt leaves no room in the context.
+        """
+        for request in requests:
+            self._check(request.tokens, room=1)
+        if not requests:
+            return
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        width = max(len(r.tokens) for r in requests)
+        tokens = torch.tensor([[pad] * (width - len(r.tokens)) + list(r.tokens) for r in requests], device=self.device)
+        mask = torch.tensor([[0] * (width - len(r.tokens)) + [1] * len(r.tokens) for r in requests], device=self.device)
+        draws = [torch.Generator().manual_seed(r.seed) for r in requests]
+        replies = [Reply() for _ in requests]
+        rows = list(range(len(requests)))
+        cache: Any = None
+        while rows:
+            position = (mask.cumsum(1) - 1).clamp(min=0)
+            out = self.model(
+                input_ids=tokens, attention_mask=mask, position_ids=position[:, -tokens.shape[1] :], past_key_values=cache, use_cache=True,
+                logits_to_keep=1,
+            )  # fmt: skip
+            cache = out.past_key_values
+            logprobs = out.logits[:, -1].float().log_softmax(-1).cpu()
+            chosen = [self._choose(logprobs[k], requests[row], draws[row]) for k, row in enumerate(rows)]
+            going = []
+            for k, row in enumerate(rows):
+                self._extend(replies[row], requests[row], chosen[k], logprobs[k])
+                yield row, replies[row]
+                if replies[row].reason is None:
+                    going.append(k)
+            if len(going) < len(rows):
+                rows = [rows[k] for k in going]
+                if not rows:
+                    return
+                keep = torch.tensor(going, device=self.device)
+                mask = mask[keep]
+                cache.batch_select_indices(keep)
+            tokens = torch.tensor([[chosen[k]] for k in going], device=self.device)
+            mask = torch.cat([mask, torch.ones(len(rows), 1, dtype=mask.dtype, device=self.device)], 1)
+
+    def _check(self, tokens: Sequence[int], room: int) -> None:
+        size = len(self.model.get_input_embeddings().weight)
+        if not tokens or any(not 0 <= t < size for t in tokens):
+            raise InputError(f"at least one token is needed, each from 0 to {size - 1}")
+        if len(tokens) > self.context - room:
+            raise InputError(f"{len(tokens)} tokens are too many: {printable(self.name)} takes at most {self.context - room}")
+
+    @staticmethod
+    def _choose(logprobs: torch.Tensor, request: Request, draws: torch.Generator) -> int:
+        if request.temperature <= 0:
+            return int(logprobs.argmax())
+        probs = (logprobs / request.temperature).softmax(-1)
+        if request.top_p < 1:
+            sorted_, order = probs.sort(descending=True)
+            sorted_[sorted_.cumsum(0) - sorted_ >= request.top_p] = 0
+            return int(order[torch.multinomial(sorted_, 1, generator=draws)])
+        return int(torch.multinomial(probs, 1, generator=draws))
+
+    def _extend(self, reply: Reply, request: Request, token: int, logprobs: torch.Tensor) -> None:
+        if token in self.ends:
+            reply.reason = "stop"
+            return
+        top: tuple[tuple[int, float], ...] = ()
+        if request.top:
+            values, ids = logprobs.topk(min(request.top, len(logprobs)))
+            top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+        reply.tokens.append(Token(token, float(logprobs[token]), top))
+        reply.text = self.decode([t.id for t in reply.tokens])
+        found = [at for stop in request.stops if (at := reply.text.find(stop)) >= 0]
+        if found:
+            reply.text, reply.reason = reply.text[: min(found)], "stop"
+        elif len(reply.tokens) >= request.max_tokens or len(request.tokens) + len(reply.tokens) >= self.context:
+            reply.reason = "length"
+
+    # -- scoring ----------------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def score(self, sequences: Sequence[Sequence[int]], top: int = 0) -> list[list[Token]]:
+        """Log-probabilities (nats) of given tokens, each after those before it; the first of a sequence has none and is left out.
+
+        Args:
+            sequences: token ids, each of at least one.
+            top: alternatives to report.
+
+        Raises:
+            InputError: if a sequence is empty, longer than the context, or holds unknown ids.
+        """
+        for sequence in sequences:
+            self._check(sequence, room=0)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        width = max(len(s) for s in sequences)
+        tokens = torch.tensor([[*s, *[pad] * (width - len(s))] for s in sequences], device=self.device)
+        mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in sequences], device=self.device)
+        logprobs = self.model(input_ids=tokens, attention_mask=mask, use_cache=False).logits.float().log_softmax(-1).cpu()
+        found = []
+        for row, sequence in zip(logprobs, sequences, strict=True):
+            scored = []
+            for at, token in enumerate(sequence[1:]):
+                values, ids = row[at].topk(min(top, row.shape[-1])) if top else (torch.empty(0), torch.empty(0))
+                scored.append(Token(int(token), float(row[at, token]), tuple(zip(map(int, ids.tolist()), values.tolist(), strict=True))))
+            found.append(scored)
+        return found
