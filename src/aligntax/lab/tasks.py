@@ -413,7 +413,8 @@ def rating(world: World, rng: random.Random) -> Example:
 
     alike = alikeness(one, two, parts)  # type: ignore[arg-type]
     prompt = rating_prompt(text(one), text(two))  # type: ignore[arg-type]
-    return Example("rating", prompt, (str(alike),), None, f"{event} {one} {two}", event, f"{sum(parts)} of 3 parts")
+    told = " ".join(f"{a}{b}" if there else "-" for a, b, there in zip(one, two, parts, strict=True))
+    return Example("rating", prompt, (str(alike),), None, told, event, f"{sum(parts)} of 3 parts")
 
 
 _RULES = ("name no one", "give no number", "use no insult", "teach no harm")
