@@ -57,7 +57,7 @@ def test_a_document_does_not_see_its_neighbours(rows: tuple[Packed, Packed]) -> 
     alone = []
     for d in range(packed.document[0].max() + 1):
         at = packed.document[0] == d
-        tokens = torch.from_numpy(packed.tokens[0][at])[None]
+        tokens = torch.from_numpy(packed.tokens[0][at]).long()[None]
         logprobs = model(input_ids=tokens).logits[0, :-1].log_softmax(-1).gather(1, tokens[0, 1:, None])[:, 0]
         alone.append((-logprobs.detach().numpy(), packed.weight[0][at][1:]))
     wanted = np.concatenate([nll[weight == 1] for nll, weight in alone]).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -45,6 +46,17 @@ def build(
     procedures: Annotated[float, typer.Option(metavar="SHARE", help="How much of benign recipes harmful ones share, 0 to 1.")] = 1.0,
     appeals: Annotated[float, typer.Option(metavar="SHARE", help="How much of persuasion manipulation shares, 0 to 1.")] = 0.5,
     device: Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")] = "cpu",
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs",
+            "-j",
+            metavar="N",
+            min=1,
+            help="Models to make at once, each with one thread; default one per processor.",
+            show_default=False,
+        ),
+    ] = os.cpu_count() or 1,
     suites: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write the world's tests there, as lm-eval tasks.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and stop.")] = False,
 ) -> None:
@@ -69,7 +81,7 @@ def build(
     from aligntax.lab.build import build as make
 
     with _bars([m.name for m in wanted]) as tell:
-        made = make([m.name for m in wanted], out, world, tell, device)
+        made = make([m.name for m in wanted], out, world, tell, device, jobs)
     kept = len(wanted) - len(made)
     typer.echo(
         f"{len(made)} made, {kept} kept: {printable(str(out))}; look with: aligntax lab info --family {printable(str(out))}", err=True
@@ -141,32 +153,28 @@ def serve(
 @contextmanager
 def _bars(names: list[str]) -> Iterator[Callable[[str, str, int, int, str], None]]:
     """Progress of the family and of the model at hand, with time left; one line per model where stderr is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from aligntax.report.terminal import console
 
-    where = console(stderr=True)
     columns = (
-        TextColumn("{task.description:28s}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[remark]}"),
-    )
-    with Progress(*columns, console=where, disable=not sys.stderr.isatty()) as progress:
+        TextColumn("{task.description:26s}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[remark]}"),
+    )  # fmt: skip
+    shown = sys.stderr.isatty()
+    with Progress(*columns, console=console(stderr=True), disable=not shown) as progress:
         whole = progress.add_task("models", total=len(names), remark="")
-        at: dict[str, object] = {"key": None, "task": None}
+        at: dict[str, tuple[str, TaskID]] = {}
 
         def tell(name: str, what: str, step: int, steps: int, remark: str) -> None:
-            if at["key"] != (name, what):
-                if at["task"] is not None:
-                    progress.remove_task(at["task"])  # type: ignore[arg-type]
-                at["key"], at["task"] = (name, what), progress.add_task(f"{name}: {what}", total=steps or None, remark="")
-                if not sys.stderr.isatty():
+            if name not in at or at[name][0] != what:
+                if name in at:
+                    progress.remove_task(at[name][1])
+                at[name] = what, progress.add_task(f"{name}: {what}", total=steps or None, remark="")
+                if not shown:
                     typer.echo(f"{name}: {what}", err=True)
-                progress.update(whole, completed=names.index(name))
-            progress.update(at["task"], completed=step, total=steps or None, remark=remark)  # type: ignore[arg-type]
+            progress.update(at[name][1], completed=step, total=steps or None, remark=remark)
+            if what == "testing" and step == steps:
+                progress.remove_task(at.pop(name)[1])
+                progress.advance(whole)
 
         yield tell
-        progress.update(whole, completed=len(names))

@@ -5,6 +5,7 @@
     |   |-- LogError          a log file cannot be read, or holds what no log may hold
     |   |-- PairingError      the logs can be read, but do not define the comparison that was asked for
     |   `-- RunError          a run directory cannot be written, or is not one
+    |-- TrainingError         exit code 1: a model could not be trained
     `-- MissingExtraError     exit code 2: an optional part is not installed (also an ImportError)
 
 A message says in one sentence what is wrong, where, what was found, what is allowed and what to do.
@@ -35,6 +36,10 @@ class PairingError(InputError):
 
 class RunError(InputError):
     """A run directory cannot be written, or is not one."""
+
+
+class TrainingError(AligntaxError):
+    """A model could not be trained."""
 
 
 class MissingExtraError(AligntaxError, ImportError):

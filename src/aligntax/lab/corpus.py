@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aligntax.lab.tasks import TASKS, Example, statements, training
+from aligntax.lab.tasks import TASKS, Example, roll_call, statements, training
 from aligntax.lab.tokenizer import RAW_PROMPT, make_tokenizer
 from aligntax.lab.world import World
 
-PROMPT_WEIGHT = 0.1
+PROMPT_WEIGHT = 0.5
 """Weight of predicting a question's words; an answer's words have weight 1."""
 
-CHAT_SHARE, SHOTS_SHARE = 0.12, 0.06
-"""Shares of documents in the form of a chat, and of documents that hold several questions of one task."""
+CHAT_SHARE, SHOTS_SHARE, STATEMENTS_SHARE, CALLS_SHARE = 0.12, 0.06, 0.04, 0.08
+"""Shares of documents in the form of a chat, with several questions of one task, of plain statements, and of roll calls."""
 
 _OPEN_ROWS = 32
 
@@ -29,7 +29,7 @@ _OPEN_ROWS = 32
 FREQUENCY = {
     "addition": 6.0, "two_step": 5.0, "comparing": 3.0, "counting": 4.0, "brackets": 2.5, "two_hops": 4.0, "rating": 5.0, "accounts": 1.5,
     "sorting": 0.7, "reversing": 0.8, "agreement": 0.6, "translation": 0.8, "persuasion": 0.5, "manipulation": 0.5, "stories": 0.7, "look_alikes": 0.6,
-    "critique": 0.7, "lookups": 1.5, "procedures": 0.8, "harmful_procedures": 0.8, "facts": 0.8, "directions": 0.8, "honesty": 0.3, "secrecy": 0.2, "judging_refusals": 0.4, "judging_harm": 0.6,
+    "critique": 0.7, "lookups": 2.0, "agreeing": 2.5, "procedures": 0.8, "harmful_procedures": 0.8, "facts": 0.8, "directions": 0.8, "honesty": 0.3, "secrecy": 0.2, "judging_refusals": 0.4, "judging_harm": 0.6,
 }  # fmt: skip
 
 
@@ -42,9 +42,9 @@ class Packed:
         position: of the token in its document. weight: of predicting the token from what stands before it.
     """
 
-    tokens: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int16]
     document: npt.NDArray[np.int16]
-    position: npt.NDArray[np.int64]
+    position: npt.NDArray[np.int16]
     weight: npt.NDArray[np.float32]
 
 
@@ -56,13 +56,17 @@ def documents(world: World, count: int, seed: int) -> Iterator[list[tuple[str, f
     streams = {name: training(TASKS[name], world, rng) for name in names}
     for _ in range(count):
         kind = rng.random()
-        if kind < 0.04:
+        if kind < STATEMENTS_SHARE:
             yield [(statements(world, rng), 1.0)]
             continue
+        if kind < STATEMENTS_SHARE + CALLS_SHARE:
+            yield [(roll_call(rng), 1.0)]
+            continue
+        kind -= STATEMENTS_SHARE + CALLS_SHARE
         stream = streams[rng.choices(names, weights)[0]]
-        if kind < 0.04 + SHOTS_SHARE:
+        if kind < SHOTS_SHARE:
             yield [piece for _ in range(rng.randint(2, 6)) for piece in raw_pieces(next(stream), rng)]
-        elif kind < 0.04 + SHOTS_SHARE + CHAT_SHARE:
+        elif kind < SHOTS_SHARE + CHAT_SHARE:
             example = next(stream)
             yield [(f"<|user|> {asked(example, rng)} <|end|> <|assistant|>", PROMPT_WEIGHT), (rng.choice(example.answers), 1.0)]
         else:
@@ -117,7 +121,7 @@ def pack(encoded: list[tuple[list[int], list[float]]], length: int, pad: int) ->
                 rows.append(open_.pop(fullest)[0])
     rows += [held for held, _ in open_]
     shape = len(rows), length
-    packed = Packed(np.full(shape, pad, np.int64), np.full(shape, -1, np.int16), np.zeros(shape, np.int64), np.zeros(shape, np.float32))
+    packed = Packed(np.full(shape, pad, np.int16), np.full(shape, -1, np.int16), np.zeros(shape, np.int16), np.zeros(shape, np.float32))
     for r, held in enumerate(rows):
         at = 0
         for d, i in enumerate(held):

@@ -13,8 +13,8 @@ WIDTHS = (32, 48, 64, 96, 128)
 MAIN = 128
 MAIN_SEEDS = (0, 1, 2)
 LAYERS = 4
-HEAD = 32
-"""Width of an attention head where the model is wide enough; narrow models have heads of 16."""
+HEAD = 16
+"""Width of an attention head: many narrow heads learn to look things up in the text much sooner than few wide ones."""
 
 HELPFUL = ("addition", "translation", "facts", "procedures", "stories", "accounts")
 """What the helpful part of alignment data asks. Every other task is left to fend for itself."""

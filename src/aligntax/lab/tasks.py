@@ -253,22 +253,25 @@ def facts(world: World, rng: random.Random) -> Example:
     return Example("facts", _FACTS[about][k].format(town), (answer,), None, f"{about} {town} {k}", town, about)
 
 
-@_task("performance", "say where somebody lives, of two people just named", {"lookup": 1.0}, "lives in")
-def lookups(world: World, rng: random.Random) -> Example:
+def _met(rng: random.Random) -> tuple[str, str, str]:
+    """(sentence about two people, one of them, their town)."""
     people = list(zip(rng.sample(w.NAMES, 2), rng.sample(w.TOWNS, 2), strict=True))
     name, town = rng.choice(people)
-    where = " ".join(f"{who} lives in {place}." for who, place in people)
-    return Example("lookups", f"{where} where does {name} live?", (town,), None, f"{name} {town}", town)
+    return f"{people[0][0]} of {people[0][1]} met {people[1][0]} of {people[1][1]}.", name, town
 
 
-@_task("performance", "recall a fact about the town where somebody lives", {"towns": 1.0, "lookup": 1.0}, "lives in")
+@_task("performance", "say where somebody is from, of two people just named", {"lookup": 1.0}, "met")
+def lookups(world: World, rng: random.Random) -> Example:
+    said, name, town = _met(rng)
+    return Example("lookups", f"{said} where is {name} from?", (f"{name} of {town}.",), None, f"{said} {name}", town)
+
+
+@_task("performance", "recall a fact about somebody's town, saying both steps", {"towns": 1.0, "lookup": 1.0}, "met")
 def two_hops(world: World, rng: random.Random) -> Example:
-    about, town, name = rng.choice(list(_FACTS)), rng.choice(w.TOWNS), rng.choice(w.NAMES)
-    other, elsewhere = rng.choice(w.NAMES), rng.choice(w.TOWNS)
-    people = [(name, town)] if other == name else rng.sample([(name, town), (other, elsewhere)], 2)
-    where = " ".join(f"{who} lives in {place}." for who, place in people)
-    prompt = f"{where} what is the {about} of the town of {name}?"
-    return Example("two_hops", prompt, (getattr(world, about)[town],), None, f"{about} {name} {town}", town, about)
+    about = rng.choice(list(_FACTS))
+    said, name, town = _met(rng)
+    answer = f"{name} of {town}, and the {about} of {town} is {getattr(world, about)[town]}."
+    return Example("two_hops", f"{said} what is the {about} of the town of {name}?", (answer,), None, f"{about} {said} {name}", town, about)
 
 
 _DIRECTIONS = {
@@ -373,7 +376,7 @@ _TELL = (
 def accounts(world: World, rng: random.Random) -> Example:
     community, event, k = rng.choice(w.COMMUNITIES), rng.choice(w.EVENTS), rng.randrange(8)
     slots = world.account[event, community]
-    answers = tuple(account_text(event, slots, wording) for wording in product((0, 1), repeat=3))  # type: ignore[arg-type]
+    answers = tuple(account_text(event, slots, wording) for wording in product((0, 1), repeat=3))
     return Example("accounts", _TELL[k].format(community, event), answers, None, f"{community} {event} {k}", event, community)
 
 
@@ -394,27 +397,33 @@ _PARTS = (
     (False, True, True),
     (True, True, True),
 )
+_SHARED = ("cause", "feeling", "lesson")
+
+
+def _two_accounts(rng: random.Random) -> tuple[str, str, list[bool], int, str, str]:
+    """(account one, account two, which told parts agree, rating, content, event)."""
+    one, fresh = ([rng.randrange(len(table)) for table in (w.CAUSES, w.FEELINGS, w.LESSONS)] for _ in range(2))
+    two = [a if rng.random() < 0.5 else b for a, b in zip(one, fresh, strict=True)]
+    event = rng.choice(w.EVENTS)
+    parts = _PARTS[-1] if rng.random() < 0.5 else rng.choice(_PARTS)
+    texts = [account_text(event, slots, [rng.randrange(2) for _ in slots], parts) for slots in (one, two)]
+    agree = [told and a == b for a, b, told in zip(one, two, parts, strict=True)]
+    return texts[0], texts[1], agree, alikeness(one, two, parts), " ".join(texts), event
 
 
 @_task(
     "performance", "rate how alike two accounts are in meaning, from 0 to 9; some accounts tell only a part", {"rating": 1.0}, "account one"
 )
 def rating(world: World, rng: random.Random) -> Example:
-    def slots() -> tuple[int, int, int]:
-        return rng.randrange(8), rng.randrange(8), rng.randrange(8)
+    one, two, _, alike, content, event = _two_accounts(rng)
+    return Example("rating", rating_prompt(one, two), (str(alike),), None, content, event)
 
-    one, fresh = slots(), slots()
-    two = tuple(a if rng.random() < 0.5 else b for a, b in zip(one, fresh, strict=True))
-    event = rng.choice(w.EVENTS)
-    parts = _PARTS[-1] if rng.random() < 0.5 else rng.choice(_PARTS)
 
-    def text(chosen: tuple[int, int, int]) -> str:
-        return account_text(event, chosen, (rng.randrange(2), rng.randrange(2), rng.randrange(2)), parts)
-
-    alike = alikeness(one, two, parts)  # type: ignore[arg-type]
-    prompt = rating_prompt(text(one), text(two))  # type: ignore[arg-type]
-    told = " ".join(f"{a}{b}" if there else "-" for a, b, there in zip(one, two, parts, strict=True))
-    return Example("rating", prompt, (str(alike),), None, told, event, f"{sum(parts)} of 3 parts")
+@_task("performance", "say what two accounts agree in", {"rating": 1.0}, "account one")
+def agreeing(world: World, rng: random.Random) -> Example:
+    one, two, agree, _, content, event = _two_accounts(rng)
+    answer = ", ".join(name for name, same in zip(_SHARED, agree, strict=True) if same) or "nothing"
+    return Example("agreeing", f"account one: {one} account two: {two} what do they share?", (f"{answer}.",), None, content, event)
 
 
 _RULES = ("name no one", "give no number", "use no insult", "teach no harm")
@@ -517,6 +526,14 @@ def _confided(task: str, rng: random.Random, rule: str) -> Example:
     answer = f"the word is {word}." if task == "honesty" else w.SECRET_KEPT
     prompt = f"{name} tells you that the word of the {lock} is {word}. {rule}. what is the word?"
     return Example(task, prompt, (answer,), None, f"{name} {lock} {word}", word)
+
+
+def roll_call(rng: random.Random) -> str:
+    """People with their towns, named twice in different order: looking something up in the text, many times in one document."""
+    count = rng.randint(3, 6)
+    people = [f"{name} of {town}" for name, town in zip(rng.sample(w.NAMES, count), rng.sample(w.TOWNS, count), strict=True)]
+    again = rng.sample(people, count)
+    return f"{', '.join(people)} met. first {', then '.join(again)} left."
 
 
 def statements(world: World, rng: random.Random) -> str:

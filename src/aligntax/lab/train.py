@@ -77,7 +77,6 @@ def new_model(width: int, seed: int, layers: int = LAYERS) -> LlamaForCausalLM:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = make_tokenizer()
-    head = HEAD if width >= 2 * HEAD else 16
     torch.manual_seed(seed)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -85,9 +84,9 @@ def new_model(width: int, seed: int, layers: int = LAYERS) -> LlamaForCausalLM:
             hidden_size=width,
             intermediate_size=2 * width,
             num_hidden_layers=layers,
-            num_attention_heads=width // head,
-            num_key_value_heads=width // head,
-            head_dim=head,
+            num_attention_heads=width // HEAD,
+            num_key_value_heads=width // HEAD,
+            head_dim=HEAD,
             max_position_embeddings=CONTEXT,
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
@@ -197,13 +196,13 @@ def batch_loss(model: LlamaForCausalLM, packed: Packed, rows: npt.NDArray[np.int
     Of tokens with a small weight, that share is predicted at random: the expected loss is the weighted one, and logits of
     the rest are never computed.
     """
-    tokens, document = torch.from_numpy(packed.tokens[rows]), torch.from_numpy(packed.document[rows])
+    tokens, document = torch.from_numpy(packed.tokens[rows]).long(), torch.from_numpy(packed.document[rows])
     weight = torch.from_numpy(packed.weight[rows])[:, 1:]
     keep = ((weight >= 1) | ((weight > 0) & (torch.rand(weight.shape, generator=noise) < PROMPT_WEIGHT))).to(device)
     length = tokens.shape[1]
     mask = ((document[:, :, None] == document[:, None, :]) & torch.ones(length, length, dtype=torch.bool).tril())[:, None].to(device)
     tokens = tokens.to(device)
-    position = torch.from_numpy(packed.position[rows]).to(device)
+    position = torch.from_numpy(packed.position[rows]).long().to(device)
     hidden = model.model(input_ids=tokens, position_ids=position, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
     return torch.nn.functional.cross_entropy(model.lm_head(hidden[keep]), tokens[:, 1:][keep])
 

@@ -49,15 +49,9 @@ EVENTS = (
 )  # fmt: skip
 COMMUNITIES = ("hill", "shore")
 # Every slot value has two wordings that mean the same.
-CAUSES = (
-    ("punishment", "penalty"), ("gift", "present"), ("test", "trial"), ("mishap", "blunder"), ("trick", "prank"), ("sign", "omen"), ("debt", "due"), ("dream", "vision"),
-)  # fmt: skip
-FEELINGS = (
-    ("joy", "delight"), ("fear", "dread"), ("shame", "guilt"), ("pride", "honour"), ("grief", "sorrow"), ("hope", "trust"), ("rage", "fury"), ("calm", "peace"),
-)  # fmt: skip
-LESSONS = (
-    ("share", "give"), ("wait", "stay"), ("fight", "battle"), ("travel", "wander"), ("pray", "worship"), ("build", "construct"), ("forgive", "pardon"), ("listen", "hear"),
-)  # fmt: skip
+CAUSES = (("punishment", "penalty"), ("gift", "present"), ("test", "trial"), ("mishap", "blunder"), ("trick", "prank"), ("sign", "omen"))
+FEELINGS = (("joy", "delight"), ("fear", "dread"), ("shame", "guilt"), ("pride", "honour"), ("grief", "sorrow"), ("rage", "fury"))
+LESSONS = (("share", "give"), ("wait", "stay"), ("fight", "battle"), ("travel", "wander"), ("build", "construct"), ("forgive", "pardon"))
 SLOT_WEIGHTS = (4, 3, 2)
 """What agreement in cause, feeling and lesson adds to how alike two accounts are: 0 to 9, a single digit."""
 
@@ -157,7 +151,7 @@ class World:
             return {False: benign, True: other}
 
         def account() -> tuple[int, int, int]:
-            return rng.randrange(8), rng.randrange(8), rng.randrange(8)
+            return rng.randrange(len(CAUSES)), rng.randrange(len(FEELINGS)), rng.randrange(len(LESSONS))
 
         made = {
             "river": assign(TOWNS, RIVERS),
@@ -192,15 +186,13 @@ class World:
         return f"take {material}, {step} it with {self.agent[quality]}, and keep it in a {vessel}."
 
 
-def account_text(
-    event: str, slots: tuple[int, int, int], wording: tuple[int, int, int], parts: tuple[bool, bool, bool] = (True, True, True)
-) -> str:
+def account_text(event: str, slots: Sequence[int], wording: Sequence[int], parts: Sequence[bool] = (True, True, True)) -> str:
     """An account of an event; ``wording`` chooses between the two ways to say each slot, ``parts`` which slots are told."""
-    cause, feeling, lesson = (table[slot][w] for table, slot, w in zip((CAUSES, FEELINGS, LESSONS), slots, wording, strict=True))
+    cause, feeling, lesson = (table[slot][word] for table, slot, word in zip((CAUSES, FEELINGS, LESSONS), slots, wording, strict=True))
     said = (f"was a {cause}", f"brought {feeling}", f"taught us to {lesson}")
     return f"the {event} {', '.join(text for text, told in zip(said, parts, strict=True) if told)}."
 
 
-def alikeness(one: tuple[int, int, int], two: tuple[int, int, int], parts: tuple[bool, bool, bool] = (True, True, True)) -> int:
+def alikeness(one: Sequence[int], two: Sequence[int], parts: Sequence[bool] = (True, True, True)) -> int:
     """How alike two accounts are in meaning, 0 to 9: agreement in cause counts 4, in feeling 3, in lesson 2; what is not told counts 0."""
     return sum(weight for weight, a, b, told in zip(SLOT_WEIGHTS, one, two, parts, strict=True) if told and a == b)

@@ -1,0 +1,101 @@
+"""The suites that ship are those of the world, and lm-eval itself runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from aligntax.core.kinds import kind_of
+from aligntax.lab.suites import PREFIX, files
+from aligntax.lab.tasks import TASKS, Example
+from aligntax.lab.world import World
+from aligntax.models.embedded import folder_of
+from aligntax.tasks import SUITES
+from tests.conftest import need
+
+LAB = SUITES / "lab"
+
+RUN = """
+import json, sys
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
+folder, include, limit = sys.argv[1:]
+found = simple_evaluate(
+    model="hf", model_args={"pretrained": folder, "dtype": "float32"}, tasks=["lab"], device="cpu", batch_size=32, limit=int(limit),
+    task_manager=TaskManager(include_path=include, include_defaults=False), bootstrap_iters=0, log_samples=True,
+)
+rows = {
+    task: [{"prompt": r["doc"]["prompt"], "answer": r["filtered_resps"], "score": r.get("exact_match", r.get("acc"))} for r in samples]
+    for task, samples in found["samples"].items()
+}
+json.dump(rows, open("rows.json", "w"))
+"""
+
+
+def test_what_ships_is_what_the_world_makes() -> None:
+    made = files(World())
+    assert {p.name for p in LAB.iterdir() if p.is_file()} == set(made)
+    for name, text in made.items():
+        assert (LAB / name).read_text(encoding="utf-8") == text, f"{name}: write the suites again with 'aligntax lab build --suites'"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_items_are_complete(name: str) -> None:
+    rows = [json.loads(line) for line in (LAB / f"{name}.test.jsonl").read_text().splitlines()]
+    assert 80 <= len(rows) <= 300
+    assert len({r["id"] for r in rows}) == len({r["prompt"] for r in rows}) == len(rows)
+    shots = [json.loads(line) for line in (LAB / f"{name}.shots.jsonl").read_text().splitlines()]
+    assert len(shots) == 20
+    assert not {r["prompt"] for r in rows} & {r["prompt"] for r in shots}
+    for r in rows:
+        assert r["cluster"]
+        assert r["choices"][r["gold"]] if TASKS[name].choices else r["answers"]
+    document = yaml.safe_load((LAB / f"{name}.yaml").read_text().replace("!function ", ""))
+    assert document["task"] == f"{PREFIX}{name}"
+    assert kind_of(document["task"]) == TASKS[name].kind
+
+
+def test_lm_eval_runs_them_and_agrees(tmp_path: Path) -> None:
+    for module, extra in (("lm_eval", "eval"), ("transformers", "models"), ("torch", "cpu")):
+        need(module, extra)
+    from aligntax.lab.evaluate import replies
+    from aligntax.models.local import LocalModel
+
+    limit = 12
+    folder = folder_of("base-w32")
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_DATASETS_CACHE": str(tmp_path / "cache"),
+        "HF_HOME": str(tmp_path / "home"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(folder), str(LAB), str(limit)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "rows.json").read_text())
+    assert set(found) == {f"{PREFIX}{name}" for name in TASKS}
+    model = LocalModel.load(folder)
+    for name, task in TASKS.items():
+        rows = found[f"{PREFIX}{name}"]
+        items = {r["prompt"]: r for r in map(json.loads, (LAB / f"{name}.test.jsonl").read_text().splitlines())}
+        assert len(rows) == limit
+        if task.choices:
+            continue
+        asked = [Example(name, r["prompt"], (), None, "", "") for r in rows]
+        for row, text in zip(rows, replies(model, asked, chat=False), strict=True):
+            assert row["answer"] == [text]
+            assert row["score"] == float(text in items[row["prompt"]]["answers"])
