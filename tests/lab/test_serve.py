@@ -179,7 +179,7 @@ BAD: dict[str, tuple[str, object, int, str]] = {
     "no prompt": ("/v1/completions", {}, 400, "prompt"),
     "empty prompts": ("/v1/completions", {"prompt": []}, 400, "prompt"),
     "mixed prompts": ("/v1/completions", {"prompt": ["a", 1]}, 400, "prompt"),
-    "tokens out of range": ("/v1/completions", {"prompt": [5, 9999]}, 400, "token ids go from 0 to 647"),
+    "tokens out of range": ("/v1/completions", {"prompt": [5, 9999]}, 400, "token ids go from 0 to"),
     "negative tokens": ("/v1/completions", {"prompt": [-1]}, 400, "token ids go from 0"),
     "too long": ("/v1/completions", {"prompt": "salt " * 400}, 400, "takes at most 255"),
     "no tokens wanted": ("/v1/completions", {"prompt": "a", "max_tokens": 0}, 400, "with echo only"),

@@ -15,7 +15,6 @@ from aligntax.core.kinds import kind_of
 from aligntax.lab.suites import PREFIX, files
 from aligntax.lab.tasks import TASKS, Example
 from aligntax.lab.world import World
-from aligntax.models.embedded import folder_of
 from aligntax.tasks import SUITES
 from tests.conftest import need
 
@@ -65,10 +64,12 @@ def test_lm_eval_runs_them_and_agrees(tmp_path: Path) -> None:
     for module, extra in (("lm_eval", "eval"), ("transformers", "models"), ("torch", "cpu")):
         need(module, extra)
     from aligntax.lab.evaluate import replies
+    from aligntax.lab.train import new_model, save_model
     from aligntax.models.local import LocalModel
 
     limit = 12
-    folder = folder_of("base-w32")
+    folder = tmp_path / "model"
+    save_model(new_model(32, 0), folder)
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",

@@ -124,7 +124,7 @@ def test_the_context_is_a_limit(model: LocalModel) -> None:
         model.generate([Request(tuple([2] * 256))])
     with pytest.raises(InputError, match="at least one token is needed"):
         model.generate([Request(())])
-    with pytest.raises(InputError, match="each from 0 to 647"):
+    with pytest.raises(InputError, match="each from 0 to"):
         model.score([[2, 5000]])
 
 
