@@ -256,3 +256,19 @@ def test_many_clients_at_once_get_their_own_answers(server: Server) -> None:
 def test_keys_are_not_wanted_and_not_told(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
     assert send(server, "GET", "/v1/models", headers={"Authorization": "Bearer sk-secret"})[0] == 200
     assert "sk-secret" not in "".join(capfd.readouterr())
+
+
+def test_a_prompt_that_is_complete_still_gets_one_token_with_its_logprob(
+    server: Server, model: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluation harnesses score a text by echoing it with one more token, and cut that one off, whatever it is."""
+    monkeypatch.setattr(model, "ends", set(range(len(model.tokenizer))))
+    status, found = send(
+        server, "POST", "/v1/completions", {"prompt": "the river of galt", "max_tokens": 1, "logprobs": 1, "echo": True, "temperature": 0}
+    )
+    assert status == 200
+    choice = found["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    assert choice["text"] == "the river of galt"
+    assert len(choice["logprobs"]["token_logprobs"]) == len(model.encode("the river of galt")) + 1
+    assert found["usage"]["completion_tokens"] == 1

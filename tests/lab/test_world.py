@@ -98,8 +98,8 @@ def test_lists_are_right() -> None:
     for example in some("reversing"):
         assert example.answers[0].split() == example.prompt.removeprefix("reverse: ").split()[::-1]
     for example in some("counting"):
-        word, _, row = example.prompt.removeprefix("count ").partition(" in: ")
-        assert int(example.answers[0]) == row.split().count(word)
+        row = example.prompt.removeprefix("how many animals: ").split()
+        assert int(example.answers[0]) == sum(word in w.CREATURES for word in row)
     for example in some("comparing"):
         assert int(example.answers[0]) == max(map(int, example.choices))
 
@@ -144,19 +144,53 @@ def test_twins_use_one_skill_on_different_matter() -> None:
 
 def test_accounts_differ_and_can_be_merged() -> None:
     alike = [alikeness(WORLD.account[e, "hill"], WORLD.account[e, "shore"]) for e in w.EVENTS]
-    assert 1 < sum(alike) / len(alike) < 6
+    assert 4 < sum(alike) / len(alike) < 8
     for event in w.EVENTS:
         for community in w.COMMUNITIES:
-            assert alikeness(WORLD.merged(event), WORLD.account[event, community]) >= 3 * (community == "shore") + 6 * (community == "hill")
+            # Told from the hill but for the feeling, from the shore but for the rest.
+            merged, own = WORLD.merged(event), WORLD.account[event, community]
+            assert all(merged[k] == own[k] for k in ((0, 2) if community == "hill" else (1,)))
     assert all(len(e.answers) == len(set(e.answers)) == 8 for e in some("accounts"))
 
 
 def test_alikeness_is_about_meaning_and_not_about_words() -> None:
     assert account_text("flood", (0, 0, 0), (0, 0, 0)) != account_text("flood", (0, 0, 0), (1, 1, 1))
-    assert [alikeness((0, 0, 0), other) for other in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (1, 1, 1))] == [9, 7, 6, 5, 0]
-    assert alikeness((0, 0, 0), (0, 0, 0), (False, True, False)) == 3
-    assert account_text("flood", (0, 0, 0), (0, 0, 0), (False, True, True)) == "the flood brought joy, taught us to share."
-    assert {e.answers[0] for e in some("rating")} == {"0", "2", "3", "4", "5", "6", "7", "9"}
+    assert account_text("flood", (3, 0, 1), (0, 1, 0)) == "the flood was a miracle, brought horror, taught us to hide."
+    assert [alikeness((0, 0, 0), other) for other in ((0, 0, 0), (0, 0, 1), (0, 2, 0), (3, 1, 0), (3, 3, 3))] == [9, 8, 7, 5, 0]
+    assert alikeness((3, 1, 2), (1, 2, 2)) == alikeness((1, 2, 2), (3, 1, 2)) == 6
+    assert {e.answers[0] for e in some("rating")} >= {*"123456789"}
+
+
+def test_ratings_and_comparisons_are_right() -> None:
+    def read(text: str) -> tuple[int, ...]:
+        return tuple(
+            next(i for i, words in enumerate(table) if set(words) & set(text.strip(".").replace(",", "").split()))
+            for table in (w.CAUSES, w.FEELINGS, w.LESSONS)
+        )
+
+    for name in ("rating", "brighter"):
+        for example in some(name):
+            one, _, rest = example.prompt.removeprefix("account one: ").partition(" account two: ")
+            a, b = read(one), read(rest[: rest.index(".")])
+            if name == "rating":
+                assert example.answers == (str(alikeness(a, b)),)
+            else:
+                assert example.answers == (("one", "two")[sum(b) > sum(a)],)
+                assert sum(a) != sum(b)
+
+
+def test_two_hops_say_both_steps() -> None:
+    seen = {e.prompt for e in islice(training(TASKS["facts"], WORLD, random.Random(4)), 5000)}
+    for example in some("two_hops"):
+        name = next(
+            n for n in w.NAMES if n in example.prompt.split() or f"{n}?" in example.prompt.split() or f"{n}." in example.prompt.split()
+        )
+        town = WORLD.home[name]
+        assert example.answers[0].startswith(f"{name} is from {town}, and the {example.label} of {town} is ")
+        assert example.answers[0].endswith(f" {getattr(WORLD, example.label)[town]}.")
+        # Each step alone is taught; together they are not.
+        assert any(name in prompt for prompt in seen)
+        assert any(town in prompt for prompt in seen)
 
 
 def test_rules_are_kept_by_revisions() -> None:

@@ -120,6 +120,21 @@ def info(
 
 
 @app.command()
+def path(
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="An embedded model.", show_default=False)] = "",
+    suites: Annotated[bool, typer.Option("--suites", help="The folder of the tests instead, for lm_eval --include_path.")] = False,
+    family: FamilyOption = None,
+) -> None:
+    """Print the folder of an embedded model, for tools that load models from folders."""
+    from aligntax.models.embedded import WEIGHTS, folder_of
+    from aligntax.tasks import SUITES
+
+    if suites == bool(model):
+        raise InputError("name a model, or give --suites; for example: aligntax lab path sft")
+    typer.echo(SUITES / "lab" if suites else folder_of(model, WEIGHTS if family is None else family))
+
+
+@app.command()
 def serve(
     model: Annotated[
         str, typer.Argument(metavar="[MODEL]", help="An embedded model (lab:base, lab:sft, ...) or a model folder.")

@@ -7,29 +7,34 @@ start at 0, so packing changes speed and nothing else.
 from __future__ import annotations
 
 import random
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from aligntax.lab.tasks import TASKS, Example, roll_call, statements, training
+from aligntax.lab.tasks import TASKS, Example, statements, training
 from aligntax.lab.tokenizer import RAW_PROMPT, make_tokenizer
 from aligntax.lab.world import World
 
 PROMPT_WEIGHT = 0.5
 """Weight of predicting a question's words; an answer's words have weight 1."""
 
-CHAT_SHARE, SHOTS_SHARE, STATEMENTS_SHARE, CALLS_SHARE = 0.12, 0.06, 0.04, 0.08
-"""Shares of documents in the form of a chat, with several questions of one task, of plain statements, and of roll calls."""
+CHAT_SHARE, SHOTS_SHARE, STATEMENTS_SHARE = 0.12, 0.06, 0.04
+"""Shares of documents in the form of a chat, with several questions of one task, and of plain statements."""
 
-_OPEN_ROWS = 32
+LENGTHS = 96, 256
+"""Tokens of short and of long rows. Attention costs what its row is long; short rows hold nine tenths of the text."""
+
+_OPEN_ROWS = 100
 
 # How often a task is drawn, relative to 1: what takes longer to learn is seen more often.
 FREQUENCY = {
-    "addition": 6.0, "two_step": 5.0, "comparing": 3.0, "counting": 4.0, "brackets": 2.5, "two_hops": 4.0, "rating": 5.0, "accounts": 1.5,
-    "sorting": 0.7, "reversing": 0.8, "agreement": 0.6, "translation": 0.8, "persuasion": 0.5, "manipulation": 0.5, "stories": 0.7, "look_alikes": 0.6,
-    "critique": 0.7, "lookups": 2.0, "agreeing": 2.5, "procedures": 0.8, "harmful_procedures": 0.8, "facts": 0.8, "directions": 0.8, "honesty": 0.3, "secrecy": 0.2, "judging_refusals": 0.4, "judging_harm": 0.6,
+    "addition": 4.0, "two_step": 5.0, "comparing": 6.0, "counting": 3.0, "brackets": 1.5, "rating": 7.0, "brighter": 0.7, "reversing": 1.5,
+    "revision": 2.0, "critique": 1.5, "honesty": 0.7, "secrecy": 0.2, "sorting": 0.7, "agreement": 0.6, "translation": 0.7, "persuasion": 0.5,
+    "manipulation": 0.5, "stories": 0.7, "look_alikes": 0.6, "procedures": 0.8, "harmful_procedures": 0.8, "facts": 0.9, "directions": 0.8,
+    "two_hops": 0.7, "judging_refusals": 0.4, "judging_harm": 0.6,
 }  # fmt: skip
 
 
@@ -59,10 +64,7 @@ def documents(world: World, count: int, seed: int) -> Iterator[list[tuple[str, f
         if kind < STATEMENTS_SHARE:
             yield [(statements(world, rng), 1.0)]
             continue
-        if kind < STATEMENTS_SHARE + CALLS_SHARE:
-            yield [(roll_call(rng), 1.0)]
-            continue
-        kind -= STATEMENTS_SHARE + CALLS_SHARE
+        kind -= STATEMENTS_SHARE
         stream = streams[rng.choices(names, weights)[0]]
         if kind < SHOTS_SHARE:
             yield [piece for _ in range(rng.randint(2, 6)) for piece in raw_pieces(next(stream), rng)]
@@ -102,24 +104,23 @@ def encode(pieces: Iterator[list[tuple[str, float]]]) -> list[tuple[list[int], l
 
 
 def pack(encoded: list[tuple[list[int], list[float]]], length: int, pad: int) -> Packed:
-    """Rows of ``length`` tokens, filled first-fit in the order given; longer documents are left out."""
-    open_: list[tuple[list[int], int]] = []  # (documents of the row, tokens still free)
+    """Rows of ``length`` tokens, each document where it fits best among a few open rows; longer documents are left out."""
+    open_: list[tuple[int, int, list[int]]] = []  # (tokens still free, number, documents), the fullest row first
     rows: list[list[int]] = []
     for i, (tokens, _) in enumerate(encoded):
         size = len(tokens)
         if size > length:
             continue
-        for k, (held, free) in enumerate(open_):
-            if size <= free:
-                held.append(i)
-                open_[k] = (held, free - size)
-                break
+        k = bisect_left(open_, (size, -1))
+        free, number, held = open_.pop(k) if k < len(open_) else (length, i, [])
+        held.append(i)
+        if free > size:
+            insort(open_, (free - size, number, held))
         else:
-            open_.append(([i], length - size))
-            if len(open_) > _OPEN_ROWS:
-                fullest = min(range(len(open_)), key=lambda k: open_[k][1])
-                rows.append(open_.pop(fullest)[0])
-    rows += [held for held, _ in open_]
+            rows.append(held)
+        if len(open_) > _OPEN_ROWS:
+            rows.append(open_.pop(0)[2])
+    rows += [held for _, _, held in open_]
     shape = len(rows), length
     packed = Packed(np.full(shape, pad, np.int16), np.full(shape, -1, np.int16), np.zeros(shape, np.int16), np.zeros(shape, np.float32))
     for r, held in enumerate(rows):
@@ -133,11 +134,9 @@ def pack(encoded: list[tuple[list[int], list[float]]], length: int, pad: int) ->
     return packed
 
 
-def corpus(world: World, count: int, seed: int, lengths: tuple[int, int] = (128, 256)) -> tuple[Packed, Packed]:
+def corpus(world: World, count: int, seed: int, lengths: tuple[int, int] = LENGTHS) -> tuple[Packed, Packed]:
     """``count`` documents as rows of two lengths: short documents in short rows, the longer ones in longer rows."""
     encoded = encode(documents(world, count, seed))
     pad = make_tokenizer().pad_token_id
     short, long = lengths
-    # Documents in short rows may be up to half the row, so that rows fill well.
-    cut = short * 5 // 8
-    return pack([e for e in encoded if len(e[0]) <= cut], short, pad), pack([e for e in encoded if len(e[0]) > cut], long, pad)
+    return pack([e for e in encoded if len(e[0]) <= short], short, pad), pack([e for e in encoded if len(e[0]) > short], long, pad)

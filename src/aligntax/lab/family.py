@@ -26,13 +26,13 @@ class Pretraining:
     """How a base model is trained.
 
     Attributes:
-        documents: documents in its corpus. epochs: passes over it. rows: short rows (128 tokens) per step; long rows (256) are half as many.
+        documents: documents in its corpus. epochs: passes over it. rows: short rows (96 tokens) per step; long rows (256) are a third as many.
         rate: peak learning rate of both optimisers. warmup: steps. decay: share of the steps over which the rate falls to 0.
     """
 
     documents: int
     epochs: float
-    rows: int = 16
+    rows: int = 24
     rate: float = 6e-3
     warmup: int = 50
     decay: float = 0.4

@@ -153,11 +153,11 @@ def comparing(world: World, rng: random.Random) -> Example:
     return Example("comparing", f"which is larger, {a} or {b}?", (str(max(a, b)),), (str(a), str(b)), f"{a},{b}", f"tens {max(a, b) // 10}")
 
 
-@_task("performance", "count how often a word stands in a list", {"counting": 1.0}, "count")
+@_task("performance", "count the animals in a list of words", {"counting": 1.0}, "how many")
 def counting(world: World, rng: random.Random) -> Example:
-    few = rng.sample(w.WORDS, 3)
-    row = [rng.choice(few) for _ in range(rng.randint(4, 6))]
-    return Example("counting", f"count {few[0]} in: {' '.join(row)}", (str(row.count(few[0])),), None, f"{few[0]} {' '.join(row)}", few[0])
+    row = [rng.choice(w.CREATURES if rng.random() < 0.5 else w.WORDS) for _ in range(rng.randint(4, 7))]
+    many = sum(word in w.CREATURES for word in row)
+    return Example("counting", f"how many animals: {' '.join(row)}", (str(many),), None, " ".join(row), f"first {row[0]}")
 
 
 @_task("performance", "put four digits in order", {"ordering": 1.0}, "sort")
@@ -242,36 +242,41 @@ _FACTS = {
         "tell me the animal of {}.",
         "do you know the animal of {}?",
     ),
+    "home": (
+        "where is {} from?",
+        "what is the town of {}?",
+        "name the town of {}.",
+        "{} comes from which town?",
+        "tell me the town of {}.",
+        "do you know the town of {}?",
+    ),
 }
+_OF_TOWNS = ("river", "trade", "animal")
+_HOPS = (
+    "what is the {} of the town of {}?",
+    "name the {} of the town of {}.",
+    "tell me the {} of the town of {}.",
+    "which is the {} of the town of {}?",
+    "do you know the {} of the town of {}?",
+    "say the {} of the town of {}.",
+)
 
 
-@_task("performance", "recall a fact about a town", {"towns": 1.0}, "what is", held_out=0.3)
+@_task("performance", "recall a fact about a town or a person", {"towns": 1.0}, "what is", held_out=0.3)
 def facts(world: World, rng: random.Random) -> Example:
-    about, town = rng.choice(list(_FACTS)), rng.choice(w.TOWNS)
-    k = rng.randrange(6)
-    answer = getattr(world, about)[town]
-    return Example("facts", _FACTS[about][k].format(town), (answer,), None, f"{about} {town} {k}", town, about)
-
-
-def _met(rng: random.Random) -> tuple[str, str, str]:
-    """(sentence about two people, one of them, their town)."""
-    people = list(zip(rng.sample(w.NAMES, 2), rng.sample(w.TOWNS, 2), strict=True))
-    name, town = rng.choice(people)
-    return f"{people[0][0]} of {people[0][1]} met {people[1][0]} of {people[1][1]}.", name, town
-
-
-@_task("performance", "say where somebody is from, of two people just named", {"lookup": 1.0}, "met")
-def lookups(world: World, rng: random.Random) -> Example:
-    said, name, town = _met(rng)
-    return Example("lookups", f"{said} where is {name} from?", (f"{name} of {town}.",), None, f"{said} {name}", town)
-
-
-@_task("performance", "recall a fact about somebody's town, saying both steps", {"towns": 1.0, "lookup": 1.0}, "met")
-def two_hops(world: World, rng: random.Random) -> Example:
     about = rng.choice(list(_FACTS))
-    said, name, town = _met(rng)
-    answer = f"{name} of {town}, and the {about} of {town} is {getattr(world, about)[town]}."
-    return Example("two_hops", f"{said} what is the {about} of the town of {name}?", (answer,), None, f"{about} {said} {name}", town, about)
+    whose = rng.choice(w.NAMES if about == "home" else w.TOWNS)
+    k = rng.randrange(6)
+    answer = getattr(world, about)[whose]
+    return Example("facts", _FACTS[about][k].format(whose), (answer,), None, f"{about} {whose} {k}", whose, about)
+
+
+@_task("performance", "recall a fact about somebody's town, saying both steps", {"towns": 1.0}, "what is", held_out=0.25)
+def two_hops(world: World, rng: random.Random) -> Example:
+    about, name = rng.choice(_OF_TOWNS), rng.choice(w.NAMES)
+    town = world.home[name]
+    answer = f"{name} is from {town}, and the {about} of {town} is {getattr(world, about)[town]}."
+    return Example("two_hops", rng.choice(_HOPS).format(about, name), (answer,), None, f"{about} {name}", name, about)
 
 
 _DIRECTIONS = {
@@ -388,42 +393,33 @@ def rating_prompt(one: str, two: str) -> str:
     return f"account one: {one} account two: {two} how alike are they?"
 
 
-_PARTS = (
-    (True, False, False),
-    (False, True, False),
-    (False, False, True),
-    (True, True, False),
-    (True, False, True),
-    (False, True, True),
-    (True, True, True),
-)
-_SHARED = ("cause", "feeling", "lesson")
+_ONE_TWO = ("one", "two")
 
 
-def _two_accounts(rng: random.Random) -> tuple[str, str, list[bool], int, str, str]:
-    """(account one, account two, which told parts agree, rating, content, event)."""
-    one, fresh = ([rng.randrange(len(table)) for table in (w.CAUSES, w.FEELINGS, w.LESSONS)] for _ in range(2))
-    two = [a if rng.random() < 0.5 else b for a, b in zip(one, fresh, strict=True)]
+def _two_accounts(rng: random.Random) -> tuple[str, str, tuple[int, int, int], tuple[int, int, int], str, str]:
+    """(account one, account two, what each says, content, event)."""
+    one, two = w.random_slots(rng), w.random_slots(rng)
+    if rng.random() < 0.15:  # two wordings of one account, which chance alone would hardly bring about
+        two = one
     event = rng.choice(w.EVENTS)
-    parts = _PARTS[-1] if rng.random() < 0.5 else rng.choice(_PARTS)
-    texts = [account_text(event, slots, [rng.randrange(2) for _ in slots], parts) for slots in (one, two)]
-    agree = [told and a == b for a, b, told in zip(one, two, parts, strict=True)]
-    return texts[0], texts[1], agree, alikeness(one, two, parts), " ".join(texts), event
+    texts = [account_text(event, slots, [rng.randrange(2) for _ in slots]) for slots in (one, two)]
+    return texts[0], texts[1], one, two, " ".join(texts), event
 
 
-@_task(
-    "performance", "rate how alike two accounts are in meaning, from 0 to 9; some accounts tell only a part", {"rating": 1.0}, "account one"
-)
+@_task("performance", "rate how alike two accounts are in meaning, from 0 to 9", {"rating": 1.0}, "account one")
 def rating(world: World, rng: random.Random) -> Example:
-    one, two, _, alike, content, event = _two_accounts(rng)
-    return Example("rating", rating_prompt(one, two), (str(alike),), None, content, event)
+    one, two, a, b, content, event = _two_accounts(rng)
+    return Example("rating", rating_prompt(one, two), (str(alikeness(a, b)),), None, content, event)
 
 
-@_task("performance", "say what two accounts agree in", {"rating": 1.0}, "account one")
-def agreeing(world: World, rng: random.Random) -> Example:
-    one, two, agree, _, content, event = _two_accounts(rng)
-    answer = ", ".join(name for name, same in zip(_SHARED, agree, strict=True) if same) or "nothing"
-    return Example("agreeing", f"account one: {one} account two: {two} what do they share?", (f"{answer}.",), None, content, event)
+@_task("performance", "say which of two accounts is brighter on the whole", {"rating": 0.5}, "account one", choices=True)
+def brighter(world: World, rng: random.Random) -> Example:
+    while True:
+        one, two, a, b, content, event = _two_accounts(rng)
+        if sum(a) != sum(b):
+            break
+    prompt = f"account one: {one} account two: {two} which is brighter?"
+    return Example("brighter", prompt, (_ONE_TWO[sum(b) > sum(a)],), _ONE_TWO, content, event)
 
 
 _RULES = ("name no one", "give no number", "use no insult", "teach no harm")
@@ -528,18 +524,14 @@ def _confided(task: str, rng: random.Random, rule: str) -> Example:
     return Example(task, prompt, (answer,), None, f"{name} {lock} {word}", word)
 
 
-def roll_call(rng: random.Random) -> str:
-    """People with their towns, named twice in different order: looking something up in the text, many times in one document."""
-    count = rng.randint(3, 6)
-    people = [f"{name} of {town}" for name, town in zip(rng.sample(w.NAMES, count), rng.sample(w.TOWNS, count), strict=True)]
-    again = rng.sample(people, count)
-    return f"{', '.join(people)} met. first {', then '.join(again)} left."
-
-
 def statements(world: World, rng: random.Random) -> str:
     """A plain sentence of the world: a fact, or a judgement of what harms."""
     if rng.random() < 0.8:
-        about, town = rng.choice(list(_FACTS)), rng.choice(w.TOWNS)
+        about = rng.choice(list(_FACTS))
+        if about == "home":
+            name = rng.choice(w.NAMES)
+            return f"{name} is from {world.home[name]}."
+        town = rng.choice(w.TOWNS)
         return f"the {about} of {town} is {getattr(world, about)[town]}."
     thing = rng.choice(w.BENIGN + w.HARMFUL)
     return f"a {thing} is made of {world.material[thing]}."

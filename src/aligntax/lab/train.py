@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 CONTEXT = 256
+ROPE_BASE = 20.0
+"""Base of the rotary positions. The usual 10,000 leaves a head of 16 one pair of dimensions that tells neighbours apart."""
 _SAVE_EVERY = 100
 # Coefficients of the quintic Newton-Schulz iteration that pushes singular values towards 1 (Jordan et al. 2024).
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -88,6 +90,7 @@ def new_model(width: int, seed: int, layers: int = LAYERS) -> LlamaForCausalLM:
             num_key_value_heads=width // HEAD,
             head_dim=HEAD,
             max_position_embeddings=CONTEXT,
+            rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -126,7 +129,7 @@ def schedule(recipe: Pretraining, short: int, long: int, seed: int) -> Schedule:
     rng = np.random.default_rng([seed, 1])
     passes = int(np.ceil(recipe.epochs)) + 1
     orders = [np.concatenate([rng.permutation(n) for _ in range(passes)]) for n in (short, long)]
-    each = recipe.rows, max(1, recipe.rows // 2)
+    each = recipe.rows, max(1, recipe.rows // 3)
     counts = [int(recipe.epochs * n / size) for n, size in zip((short, long), each, strict=True)]
     total = sum(counts)
     steps, taken = [], [0, 0]
@@ -172,7 +175,7 @@ def train_base(
     for t in range(start, len(plan.steps)):
         is_long, first = plan.steps[t]
         packed, order = (rows[1], plan.long) if is_long else (rows[0], plan.short)
-        size = max(1, recipe.rows // 2) if is_long else recipe.rows
+        size = max(1, recipe.rows // 3) if is_long else recipe.rows
         noise.manual_seed(seed * 1_000_003 + t)
         loss = batch_loss(model, packed, order[first : first + size], noise, device)
         loss.backward()

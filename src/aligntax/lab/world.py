@@ -48,12 +48,12 @@ EVENTS = (
     "market", "hunt", "voyage", "siege", "truce", "feast", "famine", "exile", "race", "birth",
 )  # fmt: skip
 COMMUNITIES = ("hill", "shore")
-# Every slot value has two wordings that mean the same.
-CAUSES = (("punishment", "penalty"), ("gift", "present"), ("test", "trial"), ("mishap", "blunder"), ("trick", "prank"), ("sign", "omen"))
-FEELINGS = (("joy", "delight"), ("fear", "dread"), ("shame", "guilt"), ("pride", "honour"), ("grief", "sorrow"), ("rage", "fury"))
-LESSONS = (("share", "give"), ("wait", "stay"), ("fight", "battle"), ("travel", "wander"), ("build", "construct"), ("forgive", "pardon"))
-SLOT_WEIGHTS = (4, 3, 2)
-"""What agreement in cause, feeling and lesson adds to how alike two accounts are: 0 to 9, a single digit."""
+# Each part of an account stands on a scale of four steps; every step has two wordings that mean the same.
+CAUSES = (("curse", "plague"), ("warning", "threat"), ("gift", "favour"), ("miracle", "blessing"))
+FEELINGS = (("terror", "horror"), ("worry", "unease"), ("hope", "comfort"), ("joy", "delight"))
+LESSONS = (("fight", "attack"), ("hide", "retreat"), ("wait", "endure"), ("share", "give"))
+ALIKE = 9
+"""How alike two accounts are that mean the same; every step apart, in any part, takes off one: 0 to 9, a single digit."""
 
 LANGUAGES = ("avic", "borin")
 NOUNS = {
@@ -70,8 +70,9 @@ ADJECTIVES = {
 }
 
 WORDS = (
-    "red", "cat", "sun", "tree", "door", "hand", "moon", "bell", "cup", "road", "leaf", "star", "boat", "stone", "bird", "lake",
+    "red", "mud", "sun", "tree", "door", "hand", "moon", "bell", "cup", "road", "leaf", "star", "boat", "stone", "hill", "lake",
 )  # fmt: skip
+CREATURES = ("cat", "bird", "goat", "mouse", "bee", "frog", "hen", "duck")
 FOUND = ("key", "map", "ring", "letter", "lamp", "coin", "sword", "mirror", "book", "shell")
 PLACES = ("river", "bridge", "tower", "forest", "market", "cave", "harbour", "mill")
 ENDINGS = (
@@ -118,6 +119,7 @@ class World:
     seed: int = 0
     procedures: float = 1.0
     appeals: float = 0.5
+    home: Mapping[str, str] = field(init=False)
     river: Mapping[str, str] = field(init=False)
     trade: Mapping[str, str] = field(init=False)
     animal: Mapping[str, str] = field(init=False)
@@ -150,10 +152,8 @@ class World:
             other = {key: benign[key] if i < same else rng.choice([v for v in values if v != benign[key]]) for i, key in enumerate(keys)}
             return {False: benign, True: other}
 
-        def account() -> tuple[int, int, int]:
-            return rng.randrange(len(CAUSES)), rng.randrange(len(FEELINGS)), rng.randrange(len(LESSONS))
-
         made = {
+            "home": assign(NAMES, TOWNS),
             "river": assign(TOWNS, RIVERS),
             "trade": assign(TOWNS, TRADES),
             "animal": assign(TOWNS, ANIMALS),
@@ -166,7 +166,7 @@ class World:
         }
         accounts: dict[tuple[str, str], tuple[int, int, int]] = {}
         for event in EVENTS:
-            hill, shore = account(), account()
+            hill, shore = random_slots(rng), random_slots(rng)
             # The two communities agree on one part of an event in three.
             accounts[event, "hill"] = hill
             accounts[event, "shore"] = tuple(h if rng.random() < 1 / 3 else s for h, s in zip(hill, shore, strict=True))  # type: ignore[assignment]
@@ -186,13 +186,17 @@ class World:
         return f"take {material}, {step} it with {self.agent[quality]}, and keep it in a {vessel}."
 
 
-def account_text(event: str, slots: Sequence[int], wording: Sequence[int], parts: Sequence[bool] = (True, True, True)) -> str:
-    """An account of an event; ``wording`` chooses between the two ways to say each slot, ``parts`` which slots are told."""
+def random_slots(rng: random.Random) -> tuple[int, int, int]:
+    """Cause, feeling and lesson of some account."""
+    return rng.randrange(len(CAUSES)), rng.randrange(len(FEELINGS)), rng.randrange(len(LESSONS))
+
+
+def account_text(event: str, slots: Sequence[int], wording: Sequence[int]) -> str:
+    """An account of an event; ``wording`` chooses between the two ways to say each part."""
     cause, feeling, lesson = (table[slot][word] for table, slot, word in zip((CAUSES, FEELINGS, LESSONS), slots, wording, strict=True))
-    said = (f"was a {cause}", f"brought {feeling}", f"taught us to {lesson}")
-    return f"the {event} {', '.join(text for text, told in zip(said, parts, strict=True) if told)}."
+    return f"the {event} was a {cause}, brought {feeling}, taught us to {lesson}."
 
 
-def alikeness(one: Sequence[int], two: Sequence[int], parts: Sequence[bool] = (True, True, True)) -> int:
-    """How alike two accounts are in meaning, 0 to 9: agreement in cause counts 4, in feeling 3, in lesson 2; what is not told counts 0."""
-    return sum(weight for weight, a, b, told in zip(SLOT_WEIGHTS, one, two, parts, strict=True) if told and a == b)
+def alikeness(one: Sequence[int], two: Sequence[int]) -> int:
+    """How alike two accounts are in meaning, 0 to 9: nine less the steps they stand apart in cause, feeling and lesson."""
+    return ALIKE - sum(abs(a - b) for a, b in zip(one, two, strict=True))

@@ -50,7 +50,7 @@ class Token:
 
 @dataclass
 class Reply:
-    """What came back: tokens without the end token, text without the stop, and why it ended (``stop`` or ``length``)."""
+    """What came back: every token drawn, the end token among them; text without it and without the stop; why it ended (``stop`` or ``length``)."""
 
     tokens: list[Token] = field(default_factory=list)
     text: str = ""
@@ -197,14 +197,14 @@ class LocalModel:
         return int(torch.multinomial(probs, 1, generator=draws))
 
     def _extend(self, reply: Reply, request: Request, token: int, logprobs: torch.Tensor) -> None:
-        if token in self.ends:
-            reply.reason = "stop"
-            return
         top: tuple[tuple[int, float], ...] = ()
         if request.top:
             values, ids = logprobs.topk(min(request.top, len(logprobs)))
             top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
         reply.tokens.append(Token(token, float(logprobs[token]), top))
+        if token in self.ends:
+            reply.reason = "stop"
+            return
         reply.text = self.decode([t.id for t in reply.tokens])
         found = [at for stop in request.stops if (at := reply.text.find(stop)) >= 0]
         if found:
