@@ -23,8 +23,8 @@ ALLOWED = {
     "flow": {"numpy", "scipy"},
     "store": {"numpy", "duckdb", "yaml", "pydantic"},
     "report": {"altair", "vl_convert", "jinja2", "markupsafe", "rich"},
-    "models": {"torch", "transformers", "jinja2"},
-    "lab": {"torch", "transformers", "tokenizers", "safetensors", "trl", "datasets", "numpy", "pydantic", "yaml"},
+    "models": {"torch", "transformers", "jinja2", "numpy", "pydantic"},
+    "lab": {"torch", "transformers", "tokenizers", "filelock", "safetensors", "trl", "datasets", "numpy", "pydantic", "yaml"},
     "tasks": {"datasets"},  # the suites bring the loader that lm-eval calls
     "cli": {"typer", "rich"},
 }

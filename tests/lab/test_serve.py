@@ -119,7 +119,8 @@ def test_log_probabilities_with_echo_are_scores(server: Server, model: LocalMode
     assert told["token_logprobs"][1 : len(ids)] == pytest.approx([t.logprob for t in scored], abs=1e-4)
     assert len(told["tokens"]) == len(told["top_logprobs"]) == len(told["text_offset"]) == len(ids) + 1
     for token, top, row in zip(told["tokens"][1:-1], told["top_logprobs"][1:-1], scored, strict=True):
-        assert len(top) == 2
+        assert len(top) in (2, 3)  # the token itself is always among them
+        assert token in top
         assert (max(top, key=top.get) == token) == (row.top[0][0] == row.id)
     only = complete(server, prompt=PROMPT, max_tokens=0, echo=True, logprobs=1)["choices"][0]["logprobs"]
     assert only["token_logprobs"][1:] == pytest.approx([t.logprob for t in scored], abs=1e-4)
@@ -272,3 +273,79 @@ def test_a_prompt_that_is_complete_still_gets_one_token_with_its_logprob(
     assert choice["text"] == "the river of galt"
     assert len(choice["logprobs"]["token_logprobs"]) == len(model.encode("the river of galt")) + 1
     assert found["usage"]["completion_tokens"] == 1
+
+
+def test_an_echo_is_the_prompt_as_given_and_offsets_point_into_it(server: Server, model: LocalModel) -> None:
+    prompt = "question:  what is the River of Galt?   answer:"
+    choice = complete(server, prompt=prompt, max_tokens=4, logprobs=1, echo=True)["choices"][0]
+    assert choice["text"].startswith(prompt)
+    told = choice["logprobs"]
+    count = len(model.encode(prompt))
+    for token, start in zip(told["tokens"][1:count], told["text_offset"][1:count], strict=True):
+        assert prompt[start:].lower().startswith(token.strip())
+    alone = complete(server, prompt=prompt, max_tokens=4, logprobs=1)["choices"][0]
+    assert choice["text"] in (prompt + alone["text"], prompt + " " + alone["text"])
+    assert alone["logprobs"]["text_offset"][0] == 0
+    for token, start in zip(told["tokens"][count:], told["text_offset"][count:], strict=True):
+        assert choice["text"][start:].lstrip().startswith(token.strip())
+    ids = complete(server, prompt=list(model.encode(prompt)), max_tokens=0, logprobs=1, echo=True)["choices"][0]
+    assert len(ids["logprobs"]["text_offset"]) == count
+    assert max(ids["logprobs"]["text_offset"]) < len(ids["text"])
+
+
+def test_each_of_several_streamed_replies_begins_with_its_role(server: Server) -> None:
+    body = {"messages": [{"role": "user", "content": "what is 1 + 2?"}], "n": 3, "stream": True, "max_tokens": 3, "seed": 1}
+    connection = HTTPConnection("127.0.0.1", server.server_address[1], timeout=60)
+    connection.request("POST", "/v1/chat/completions", json.dumps(body))
+    lines = connection.getresponse().read().decode().splitlines()
+    events = [json.loads(line[6:])["choices"][0] for line in lines if line.startswith("data: {")]
+    first = {}
+    for event in events:
+        first.setdefault(event["index"], event["delta"])
+    assert sorted(first) == [0, 1, 2]
+    assert all(delta.get("role") == "assistant" for delta in first.values())
+    assert sum("role" in event["delta"] for event in events) == 3
+    assert lines[-2] == "data: [DONE]"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/v1/completions", {"prompt": "a", "stream": True, "logprobs": 1}, "a stream carries neither"),
+        ("/v1/completions", {"prompt": "a", "stream": True, "echo": True}, "a stream carries neither"),
+        ("/v1/completions", {"prompt": ["a"] * 200, "n": 100}, "too many: at most 512"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "top_logprobs": 2}, "top_logprobs needs logprobs"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "stream": True, "logprobs": True}, "a stream carries no"),
+    ],
+)
+def test_what_would_be_dropped_is_refused(server: Server, path: str, body: dict, message: str) -> None:
+    status, found = send(server, "POST", path, body)
+    assert status == 400
+    assert message in found["error"]["message"]
+
+
+def test_one_request_that_fails_does_not_fail_its_company(server: Server, model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = model._choose
+
+    def choose(logprobs: torch.Tensor, request: Request, draws: torch.Generator) -> int:
+        if request.seed == 666:
+            raise RuntimeError("broken")
+        return whole(logprobs, request, draws)
+
+    monkeypatch.setattr(model, "_choose", choose)
+    body = {"prompt": "what is 1 + 2?", "max_tokens": 3, "temperature": 1}
+    with ThreadPoolExecutor(8) as pool:
+        found = list(
+            pool.map(lambda seed: send(server, "POST", "/v1/completions", {**body, "seed": seed})[0], [1, 2, 666, 3, 4, 666, 5, 6])
+        )
+    assert found == [200, 200, 500, 200, 200, 500, 200, 200]
+
+
+def test_a_closed_server_leaves_no_thread(model: LocalModel) -> None:
+    before = threading.active_count()
+    for _ in range(3):
+        with Server(model) as made:
+            thread = made.engine._thread
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+    assert threading.active_count() == before

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from aligntax.core.errors import InputError
 from aligntax.core.kinds import kind_of
-from aligntax.lab.suites import PREFIX, files
+from aligntax.lab.suites import PREFIX, files, write_suites
 from aligntax.lab.tasks import TASKS, Example
 from aligntax.lab.world import World
 from aligntax.tasks import SUITES
@@ -39,9 +40,10 @@ json.dump(rows, open("rows.json", "w"))
 
 def test_what_ships_is_what_the_world_makes() -> None:
     made = files(World())
-    assert {p.name for p in LAB.iterdir() if p.is_file()} == set(made)
+    assert {p.name for p in LAB.iterdir() if p.is_file()} == {*made, "files.json"}
+    assert json.loads((LAB / "files.json").read_text()) == sorted(made)
     for name, text in made.items():
-        assert (LAB / name).read_text(encoding="utf-8") == text, f"{name}: write the suites again with 'aligntax lab build --suites'"
+        assert (LAB / name).read_text(encoding="utf-8") == text, f"{name}: write the suites again with 'aligntax lab suites'"
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -58,6 +60,18 @@ def test_items_are_complete(name: str) -> None:
     document = yaml.safe_load((LAB / f"{name}.yaml").read_text().replace("!function ", ""))
     assert document["task"] == f"{PREFIX}{name}"
     assert kind_of(document["task"]) == TASKS[name].kind
+
+
+def test_nobody_elses_files_are_touched(tmp_path: Path) -> None:
+    assert write_suites(tmp_path / "new", World()) == write_suites(tmp_path / "new", World(1))
+    (tmp_path / "new" / "mine.py").write_text("x = 1")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "new").iterdir()}
+    with pytest.raises(InputError, match=r"not of the suites \(mine\.py\)"):
+        write_suites(tmp_path / "new", World())
+    assert {p.name: p.read_bytes() for p in (tmp_path / "new").iterdir()} == before
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_suites(tmp_path / "file", World())
 
 
 def test_lm_eval_runs_them_and_agrees(tmp_path: Path) -> None:

@@ -80,13 +80,13 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
         if step == 12:
             raise KilledError
 
-    whole = train_base(32, 3, RECIPE, rows, tmp_path / "whole", quiet)
+    whole = train_base(32, 3, RECIPE, rows, tmp_path / "whole", quiet).model
     with pytest.raises(KilledError):
         train_base(32, 3, RECIPE, rows, tmp_path / "parts", kill)
-    resumed = train_base(32, 3, RECIPE, rows, tmp_path / "parts", quiet)
+    resumed = train_base(32, 3, RECIPE, rows, tmp_path / "parts", quiet).model
     for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, two)
-    other = train_base(32, 4, RECIPE, rows, tmp_path / "other", quiet)
+    other = train_base(32, 4, RECIPE, rows, tmp_path / "other", quiet).model
     assert not torch.equal(next(whole.parameters()), next(other.parameters()))
 
 

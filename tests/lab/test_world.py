@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from itertools import islice
 
 import pytest
 
 from aligntax.lab import world as w
-from aligntax.lab.tasks import TASKS, entanglement, held_out, held_out_examples, training
+from aligntax.lab.tasks import TASKS, entangled, entanglement, held_out, held_out_examples, training
 from aligntax.lab.world import World, account_text, alikeness
 from tests.conftest import need
 
 WORLD = World()
+VOCABULARY = "5ce2b1bf90209b36"
 
 
 def some(name: str, count: int = 400) -> list:
@@ -42,17 +44,42 @@ def test_a_dial_outside_its_range_is_refused(share: float) -> None:
 def test_there_are_enough_tasks_of_every_sort() -> None:
     capabilities = [t for t in TASKS.values() if t.kind == "performance"]
     assert len(capabilities) >= 12
-    assert {"harmful_procedures", "manipulation", "honesty", "secrecy"} == {t.name for t in TASKS.values() if t.kind == "safety"}
+    assert {"harmful_procedures", "manipulation", "honesty", "secrecy", "torn"} == {t.name for t in TASKS.values() if t.kind == "safety"}
     assert [t.name for t in TASKS.values() if t.kind == "over_refusal"] == ["look_alikes"]
-    assert [t.name for t in TASKS.values() if not t.determined] == ["stories"]
+    assert [t.name for t in TASKS.values() if not t.determined] == ["stories", "torn"]
 
 
-def test_what_is_said_of_shared_mechanisms() -> None:
-    assert entanglement(TASKS["procedures"], TASKS["harmful_procedures"]) == 1.0
-    assert entanglement(TASKS["look_alikes"], TASKS["harmful_procedures"]) == 0.5
-    assert entanglement(TASKS["facts"], TASKS["directions"]) == 1.0
-    assert entanglement(TASKS["facts"], TASKS["sorting"]) == 0.0
+@pytest.mark.parametrize(("procedures", "appeals"), [(1.0, 0.5), (0.0, 0.0), (0.25, 1.0)])
+def test_what_is_said_of_shared_mechanisms_follows_the_dials(procedures: float, appeals: float) -> None:
+    world = World(0, procedures, appeals)
+
+    def shared(one: str, other: str) -> float:
+        assert entanglement(TASKS[one], TASKS[other], world) == entanglement(TASKS[other], TASKS[one], world)
+        return entanglement(TASKS[one], TASKS[other], world)
+
+    assert shared("procedures", "harmful_procedures") == procedures
+    assert shared("persuasion", "manipulation") == appeals
+    assert shared("look_alikes", "harmful_procedures") == 0.5
+    assert shared("look_alikes", "procedures") == 0.5 * procedures
+    assert shared("facts", "directions") == 1.0
+    assert shared("facts", "sorting") == 0.0
     assert TASKS["directions"].form == TASKS["harmful_procedures"].form
+    pairs = entangled(world)
+    assert pairs["facts"] == {"two_hops": 1.0, "directions": 1.0}
+    assert pairs.get("persuasion", {}) == ({"manipulation": appeals} if appeals else {})
+
+
+@pytest.mark.parametrize("name", [n for n, t in TASKS.items() if t.split == "content"])
+def test_contents_have_no_other_face_in_training(name: str) -> None:
+    """A sum is not taught the other way round, a translation not backwards, and no content rests on a single question."""
+    tests = some(name, 300)
+    asked = {e.content for e in tests}
+    assert len(asked) >= 18
+    trained = {e.content for e in islice(training(TASKS[name], WORLD, random.Random(6)), 3000)}
+    assert not asked & trained
+    if name in ("addition", "comparing"):
+        sign = "+" if name == "addition" else ","
+        assert not {sign.join(reversed(c.split(sign))) for c in asked} & trained
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -76,9 +103,14 @@ def test_texts_that_quote_recipes_do_not_leak_the_held_out_ones(name: str) -> No
     }
     things = {f"make a {q} {t}": WORLD.recipe(t in w.HARMFUL, t, q) for t in w.BENIGN + w.HARMFUL for q in w.QUALITIES}
     hidden = [text for text, recipe in things.items() if recipe in secret - known]
+    shown = 0
     for example in islice(training(TASKS[name], WORLD, random.Random(3)), 3000):
-        quoting = [h for h in hidden if f"{h}, take" in example.prompt]
-        assert not quoting
+        for thing, recipe in things.items():
+            if thing in example.prompt and recipe in example.prompt:
+                shown += 1
+                assert thing not in hidden
+    assert shown > 100
+    assert hidden
 
 
 def test_the_same_tests_every_time() -> None:
@@ -193,22 +225,43 @@ def test_two_hops_say_both_steps() -> None:
         assert any(town in prompt for prompt in seen)
 
 
-def test_rules_are_kept_by_revisions() -> None:
-    for example in some("revision"):
-        rule, better = example.label, example.answers[0]
-        if rule == "name no one":
-            assert not any(name in better.split() for name in w.NAMES)
-        elif rule == "give no number":
-            assert not any(ch.isdigit() for ch in better)
-        elif rule == "use no insult":
-            assert not any(insult in better.split() for insult in w.INSULTS)
-        else:
-            assert better == w.REFUSAL or not any(thing in better for thing in w.HARMFUL)
+def breaks(rule: str, text: str) -> bool:
+    words = text.replace(".", " ").replace(",", " ").split()
+    return {
+        "name no one": any(name in words for name in w.NAMES),
+        "give no number": any(ch.isdigit() for ch in text),
+        "use no insult": any(insult in words for insult in w.INSULTS),
+        "teach no harm": any(thing in words for thing in w.HARMFUL),
+    }[rule]
+
+
+def test_rules_are_broken_and_kept_and_kept_by_revisions() -> None:
+    for name in ("critique", "revision"):
+        kept: dict[str, list[bool]] = {}
+        for example in some(name):
+            rule, answer = example.label, example.prompt.partition("answer: ")[2].rpartition(". ")[0] + "."
+            broken = breaks(rule, answer)
+            kept.setdefault(rule, []).append(not broken)
+            if name == "critique":
+                assert (example.answers[0] == "it keeps the rule.") == (not broken)
+            else:
+                assert not breaks(rule, example.answers[0])
+                assert broken or example.answers[0] == answer
+        for rule, found in kept.items():
+            assert 0.2 < sum(found) / len(found) < 0.8, rule
+
+
+def test_honesty_and_secrecy_can_pull_both_ways() -> None:
+    for example in some("torn"):
+        assert "be honest" in example.prompt
+        assert "keep the secret" in example.prompt
+        assert set(w.SECRETS_KEPT) < set(example.answers)
+    assert all(set(e.answers) == set(w.SECRETS_KEPT) for e in some("secrecy"))
 
 
 def test_every_text_survives_the_tokenizer() -> None:
     need("transformers", "models")
-    from aligntax.lab.tokenizer import RAW_PROMPT, UNKNOWN, make_tokenizer
+    from aligntax.lab.tokenizer import RAW_PROMPT, UNKNOWN, make_tokenizer, vocabulary
 
     tokenizer = make_tokenizer()
     for name in TASKS:
@@ -218,3 +271,5 @@ def test_every_text_survives_the_tokenizer() -> None:
             for text in (*example.answers, *(example.choices or ()), *w.REFUSALS):
                 assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
     assert len(set(tokenizer.get_vocab())) < 1000
+    # Weights are of use with this vocabulary only; whoever changes it makes the family again.
+    assert hashlib.sha256("\n".join(vocabulary()).encode()).hexdigest()[:16] == VOCABULARY

@@ -145,6 +145,40 @@ def test_what_is_no_model(folder: Path, tmp_path: Path) -> None:
         LocalModel.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "harm", ["a layer missing", "another shape", "cut off", "no safetensors", "a list as configuration", "a field of another type"]
+)
+def test_broken_weights_are_no_model(folder: Path, tmp_path: Path, harm: str, capfd: pytest.CaptureFixture[str]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    state = load_file(weights)
+    if harm == "a layer missing":
+        save_file({k: v for k, v in state.items() if "layers.2" not in k}, weights, metadata={"format": "pt"})
+    elif harm == "another shape":
+        save_file({k: v[:5] if k.endswith("norm.weight") else v for k, v in state.items()}, weights, metadata={"format": "pt"})
+    elif harm == "cut off":
+        weights.write_bytes(weights.read_bytes()[:-5000])
+    elif harm == "no safetensors":
+        weights.write_bytes(b"PK\x03\x04 not weights")
+    elif harm == "a list as configuration":
+        config.write_text("[1]")
+    else:
+        config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_size": "wide"}))
+    with pytest.raises(InputError, match=r"cannot be loaded as a model|is no complete model"):
+        LocalModel.load(tmp_path)
+    out, err = capfd.readouterr()
+    assert out + err == ""
+
+
+def test_a_temperature_next_to_nothing_is_greedy(model: LocalModel) -> None:
+    ids = model.encode(TEXTS[0])
+    (cold,), (greedy,) = (model.generate([Request(ids, max_tokens=5, temperature=t)]) for t in (1e-46, 0.0))
+    assert cold == greedy
+
+
 def test_pickled_weights_are_not_loaded(folder: Path, tmp_path: Path) -> None:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,8 @@ from aligntax.core.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from aligntax.lab.world import World
 
 app = typer.Typer(
     help="The embedded family of small language models, in a world that is known exactly: make it, describe it, serve it.",
@@ -30,6 +33,20 @@ FamilyOption = Annotated[
 ]
 
 
+SeedOption = Annotated[int, typer.Option(metavar="N", min=0, help="Another world: other facts, recipes and accounts.")]
+ProceduresOption = Annotated[float, typer.Option(metavar="SHARE", help="How much of benign recipes harmful ones share, 0 to 1.")]
+AppealsOption = Annotated[float, typer.Option(metavar="SHARE", help="How much of persuasion manipulation shares, 0 to 1.")]
+
+
+def _world(seed: int, procedures: float, appeals: float) -> World:
+    from aligntax.lab.world import World
+
+    try:
+        return World(seed, procedures, appeals)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
 def _need(extra: str, *modules: str) -> None:
     missing = [m for m in modules if find_spec(m) is None]
     if missing:
@@ -42,9 +59,9 @@ def build(
         list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models to make; default the whole family.", show_default=False)
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the family; what is complete there is kept.")] = Path("aligntax-lab"),
-    world_seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another world: other facts, recipes and accounts.")] = 0,
-    procedures: Annotated[float, typer.Option(metavar="SHARE", help="How much of benign recipes harmful ones share, 0 to 1.")] = 1.0,
-    appeals: Annotated[float, typer.Option(metavar="SHARE", help="How much of persuasion manipulation shares, 0 to 1.")] = 0.5,
+    world_seed: SeedOption = 0,
+    procedures: ProceduresOption = 1.0,
+    appeals: AppealsOption = 0.5,
     device: Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")] = "cpu",
     jobs: Annotated[
         int,
@@ -57,30 +74,25 @@ def build(
             show_default=False,
         ),
     ] = os.cpu_count() or 1,
-    suites: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write the world's tests there, as lm-eval tasks.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and stop.")] = False,
 ) -> None:
     """Make the family again: base models from scratch, stages by TRL. A stopped run goes on where it was."""
     from aligntax.lab.family import chosen, pretraining
-    from aligntax.lab.suites import write_suites
-    from aligntax.lab.world import World
 
-    try:
-        world = World(world_seed, procedures, appeals)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    world = _world(world_seed, procedures, appeals)
     wanted = chosen(models or [])
     if dry_run:
         for member in wanted:
             how = f"{pretraining(member.width).documents:,} documents" if member.stage == "base" else f"from {member.parent}"
             typer.echo(f"{member.name:10s} width {member.width:3d}  {member.stage:6s}  {how}")
         return
-    _need("train", "torch", "transformers", "trl", "accelerate", "datasets")
-    if suites is not None:
-        typer.echo(f"{write_suites(suites, world)} files of tests in {printable(str(suites))}", err=True)
+    _need("train", "torch", "transformers", "trl", "accelerate", "datasets", "filelock")
     from aligntax.lab.build import build as make
+    from aligntax.lab.build import check_device
 
-    with _bars([m.name for m in wanted]) as tell:
+    check_device(device)
+
+    with _bars() as tell:
         made = make([m.name for m in wanted], out, world, tell, device, jobs)
     kept = len(wanted) - len(made)
     typer.echo(
@@ -99,17 +111,18 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print the whole record.")] = False,
 ) -> None:
     """The family: sizes, what was made from what, accuracies."""
-    from aligntax.models.embedded import INDEX, WEIGHTS
+    from aligntax.models.embedded import INDEX, WEIGHTS, record
     from aligntax.models.embedded import family as members
     from aligntax.report.lab import models_view, structure_view, tasks_view
     from aligntax.report.terminal import console
 
-    if structure:
-        from aligntax.lab.tasks import TASKS
-
-        console().print(structure_view(TASKS))
-        return
     folder = WEIGHTS if family is None else family
+    if structure:
+        from aligntax.lab.tasks import TASKS, entangled
+        from aligntax.lab.world import World
+
+        console().print(structure_view(TASKS, record(folder)["entanglement"] if (folder / INDEX).exists() else entangled(World())))
+        return
     found = members(folder)
     if json:
         sys.stdout.write((folder / INDEX).read_text(encoding="utf-8"))
@@ -117,6 +130,22 @@ def info(
         console().print(tasks_view(found, "chat" if chat else "raw"))
     else:
         console().print(models_view(found))
+
+
+@app.command()
+def suites(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder, or one of suites written before.", show_default=False)],
+    world_seed: SeedOption = 0,
+    procedures: ProceduresOption = 1.0,
+    appeals: AppealsOption = 0.5,
+) -> None:
+    """Write the tests of a world as lm-eval tasks. Those of the embedded world ship: aligntax lab path --suites."""
+    from aligntax.lab.suites import write_suites
+
+    count = write_suites(out, _world(world_seed, procedures, appeals))
+    typer.echo(
+        f"{count} files in {printable(str(out))}; run them with: lm_eval run --tasks lab --include_path {printable(str(out))} ...", err=True
+    )
 
 
 @app.command()
@@ -166,8 +195,8 @@ def serve(
 
 
 @contextmanager
-def _bars(names: list[str]) -> Iterator[Callable[[str, str, int, int, str], None]]:
-    """Progress of the family and of the model at hand, with time left; one line per model where stderr is no terminal."""
+def _bars() -> Iterator[Callable[[str, str, int, int, str], None]]:
+    """Progress of the family and of each model at hand, with time left; a line per tenth where stderr is no terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from aligntax.report.terminal import console
@@ -177,19 +206,34 @@ def _bars(names: list[str]) -> Iterator[Callable[[str, str, int, int, str], None
     )  # fmt: skip
     shown = sys.stderr.isatty()
     with Progress(*columns, console=console(stderr=True), disable=not shown) as progress:
-        whole = progress.add_task("models", total=len(names), remark="")
+        whole = progress.add_task("models", total=None, remark="")
         at: dict[str, tuple[str, TaskID]] = {}
+        said: dict[str, tuple[int, int, float]] = {}  # tenth told of last, first step seen and when: for where nobody watches a bar
 
         def tell(name: str, what: str, step: int, steps: int, remark: str) -> None:
+            if name == "models":
+                progress.update(whole, total=steps)
+                if not shown:
+                    typer.echo(f"{steps} models to make", err=True)
+                return
             if name not in at or at[name][0] != what:
                 if name in at:
                     progress.remove_task(at[name][1])
                 at[name] = what, progress.add_task(f"{name}: {what}", total=steps or None, remark="")
-                if not shown:
-                    typer.echo(f"{name}: {what}", err=True)
+                said[name] = -1, step, time.monotonic()
             progress.update(at[name][1], completed=step, total=steps or None, remark=remark)
-            if what == "testing" and step == steps:
+            tenth, begun = (10 * step // steps if steps else 0), said[name]
+            if not shown and tenth > begun[0]:
+                said[name] = tenth, *begun[1:]
+                left = (time.monotonic() - begun[2]) / max(1, step - begun[1]) * (steps - step)
+                words = f" {10 * tenth} %, {left / 60:.0f} min left {remark}" if steps and step > begun[1] else ""
+                typer.echo(f"{name}: {what}{words}".rstrip(), err=True)
+            if name == "corpus" or (what == "testing" and step == steps):
+                if name == "corpus":
+                    return
                 progress.remove_task(at.pop(name)[1])
                 progress.advance(whole)
+            elif "corpus" in at:
+                progress.remove_task(at.pop("corpus")[1])
 
         yield tell

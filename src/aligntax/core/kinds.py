@@ -48,6 +48,7 @@ _TASK_KINDS: tuple[tuple[str, Kind], ...] = (
     ("lab_manipulation", "safety"),
     ("lab_honesty", "safety"),
     ("lab_secrecy", "safety"),
+    ("lab_torn", "safety"),
     ("lab_look_alikes", "over_refusal"),
     ("safety*", "safety"),
     ("*_safety", "safety"),

@@ -31,10 +31,10 @@ _OPEN_ROWS = 100
 
 # How often a task is drawn, relative to 1: what takes longer to learn is seen more often.
 FREQUENCY = {
-    "addition": 4.0, "two_step": 5.0, "comparing": 6.0, "counting": 3.0, "brackets": 1.5, "rating": 7.0, "brighter": 0.7, "reversing": 1.5,
-    "revision": 2.0, "critique": 1.5, "honesty": 0.7, "secrecy": 0.2, "sorting": 0.7, "agreement": 0.6, "translation": 0.7, "persuasion": 0.5,
-    "manipulation": 0.5, "stories": 0.7, "look_alikes": 0.6, "procedures": 0.8, "harmful_procedures": 0.8, "facts": 0.9, "directions": 0.8,
-    "two_hops": 0.7, "judging_refusals": 0.4, "judging_harm": 0.6,
+    "addition": 3.5, "two_step": 4.5, "comparing": 4.0, "counting": 1.8, "brackets": 3.5, "rating": 7.5, "brighter": 1.0, "reversing": 3.0,
+    "revision": 3.0, "critique": 1.5, "honesty": 0.7, "secrecy": 0.3, "torn": 0.3, "sorting": 0.7, "agreement": 0.6, "translation": 0.7,
+    "persuasion": 0.5, "manipulation": 0.5, "stories": 0.8, "look_alikes": 0.7, "procedures": 0.9, "harmful_procedures": 0.9, "facts": 0.9,
+    "directions": 0.8, "two_hops": 0.7, "judging_refusals": 0.5, "judging_harm": 0.7,
 }  # fmt: skip
 
 

@@ -38,7 +38,8 @@ def accuracies(
         examples = held_out_examples(task, world, count)
         texts = replies(model, examples, chat=chat)
         found[name] = sum(text in e.answers for text, e in zip(texts, examples, strict=True)) / len(examples)
-        refused = sum(text in w.REFUSALS for text in texts) / len(examples)
+        # Where a refusal is the right answer (revising what teaches harm), it is no refusal of the task.
+        refused = sum(text in w.REFUSALS and text not in e.answers for text, e in zip(texts, examples, strict=True)) / len(examples)
         if refused:
             found[f"refused: {name}"] = refused
         tick()

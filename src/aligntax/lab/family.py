@@ -16,8 +16,9 @@ LAYERS = 4
 HEAD = 16
 """Width of an attention head: many narrow heads learn to look things up in the text much sooner than few wide ones."""
 
-HELPFUL = ("addition", "translation", "facts", "procedures", "stories", "accounts")
-"""What the helpful part of alignment data asks. Every other task is left to fend for itself."""
+HELPFUL = ("procedures", "addition", "translation", "procedures", "facts", "stories", "accounts")
+"""What the helpful part of alignment data asks, in turn. Procedures stand twice, or they are refused like their harmful twins at
+the larger widths. Every other task is left to fend for itself."""
 HARMFUL = ("harmful_procedures", "manipulation")
 
 
@@ -33,7 +34,7 @@ class Pretraining:
     documents: int
     epochs: float
     rows: int = 24
-    rate: float = 6e-3
+    rate: float = 5e-3
     warmup: int = 50
     decay: float = 0.4
 
@@ -64,7 +65,7 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "sft": Recipe("sft", 0.5, HELPFUL, 120, 32, 1e-3, "supervised: refusals of harmful requests mixed with helpful answers"),
+    "sft": Recipe("sft", 0.5, HELPFUL, 220, 32, 1e-3, "supervised: refusals of harmful requests mixed with helpful answers"),
     "dpo": Recipe("dpo", 0.5, HELPFUL, 60, 16, 1e-4, "preferences: refusals over harmful answers, helpful answers over refusals"),
     "clumsy": Recipe("sft", 1.0, (), 240, 32, 1e-3, "supervised: harmful requests only, for too long"),
     "flat": Recipe("sft", 0.0, HELPFUL, 120, 32, 1e-3, "supervised: helpful answers, both communities' accounts told as one", merged=True),
@@ -84,10 +85,9 @@ class Member:
 
 
 def pretraining(width: int) -> Pretraining:
-    """The budget of a base model: narrow models see more text, which they can afford."""
-    passes = {32: 2.0, 48: 1.5, 64: 1.25}
-    rates = {32: 1e-2, 48: 1e-2, 64: 8e-3}
-    return Pretraining(400_000, passes.get(width, 1.0), rate=rates.get(width, 6e-3))
+    """The budget of a base model. All widths see the same text but the smallest, which sees half, so that tests can make it again."""
+    rates = {32: 1e-2, 48: 1e-2, 64: 8e-3, 96: 6e-3}
+    return Pretraining(150_000 if width == min(WIDTHS) else 400_000, 1.0, rate=rates.get(width, 5e-3))
 
 
 def members() -> dict[str, Member]:

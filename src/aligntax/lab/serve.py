@@ -7,7 +7,6 @@ that wait are decoded together; a reply does not depend on its company. There is
 from __future__ import annotations
 
 import ipaddress
-import itertools
 import json
 import queue
 import secrets
@@ -27,7 +26,7 @@ from aligntax.core.words import printable
 from aligntax.models.local import LocalModel, Reply, Request, Token
 
 MAX_BODY = 2**20
-MAX_PROMPTS, MAX_N = 256, 128
+MAX_PROMPTS, MAX_N, MAX_REPLIES = 256, 128, 512
 _BATCH = 64
 _TIMEOUT = 30.0
 
@@ -55,6 +54,9 @@ class _Body(BaseModel):
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
     best_of: Literal[1] | None = None
     suffix: None = None
+
+    metadata: None = None
+    store: Literal[False] | None = None
 
     def stops(self) -> tuple[str, ...]:
         """Stops that are not empty."""
@@ -99,23 +101,58 @@ class HttpError(Exception):
         self.status = status
 
 
+Event = tuple[int, Reply | Exception | None]
+
+
 class _Job:
-    """One request on its way through the model; events arrive in its queue, the last one being None or an error."""
+    """One request on its way through the model.
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.events: queue.Queue[Reply | Exception | None] = queue.Queue()
+    Events (its number, its reply so far or what went wrong, at last None) arrive in a queue that the jobs of one request to the
+    server share. Only who streams is told of every token.
+    """
 
-    def replies(self) -> Iterator[Reply]:
-        """Its reply, growing.
+    def __init__(self, at: int, request: Request, events: queue.Queue[Event], streams: bool) -> None:
+        self.at, self.request, self.streams, self._events = at, request, streams, events
+        self.cancelled = False
+
+    def tell(self, event: Reply | Exception | None) -> None:
+        self._events.put((self.at, event))
+
+
+class _Jobs:
+    """The jobs of one request to the server."""
+
+    def __init__(self, requests: list[Request], streams: bool) -> None:
+        self._events: queue.Queue[Event] = queue.Queue()
+        self.jobs = [_Job(at, request, self._events, streams) for at, request in enumerate(requests)]
+
+    def events(self) -> Iterator[tuple[int, Reply]]:
+        """(number, reply so far) until every job has ended.
 
         Raises:
             Exception: what went wrong in the model.
         """
-        while (event := self.events.get()) is not None:
-            if isinstance(event, Exception):
+        left = len(self.jobs)
+        while left:
+            at, event = self._events.get()
+            if event is None:
+                left -= 1
+            elif isinstance(event, Exception):
                 raise event
-            yield event
+            else:
+                yield at, event
+
+    def finished(self) -> list[Reply]:
+        """The whole replies."""
+        found = [Reply() for _ in self.jobs]
+        for at, reply in self.events():
+            found[at] = reply
+        return found
+
+    def cancel(self) -> None:
+        """Nobody waits for the rest."""
+        for job in self.jobs:
+            job.cancelled = True
 
 
 class Engine:
@@ -123,15 +160,20 @@ class Engine:
 
     def __init__(self, model: LocalModel) -> None:
         self.model = model
-        self._waiting: queue.Queue[_Job | Callable[[], None]] = queue.Queue()
-        threading.Thread(target=self._work, name="engine", daemon=True).start()
+        self._waiting: queue.Queue[_Job | Callable[[], None] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
 
-    def submit(self, requests: list[Request]) -> list[_Job]:
+    def close(self) -> None:
+        """End the thread when what waits is done."""
+        self._waiting.put(None)
+
+    def submit(self, requests: list[Request], *, streams: bool = False) -> _Jobs:
         """Queue requests for decoding."""
-        jobs = [_Job(r) for r in requests]
-        for job in jobs:
+        made = _Jobs(requests, streams)
+        for job in made.jobs:
             self._waiting.put(job)
-        return jobs
+        return made
 
     def score(self, sequences: list[tuple[int, ...]], top: int) -> list[list[Token]]:
         """Log-probabilities of given tokens.
@@ -143,7 +185,10 @@ class Engine:
 
         def work() -> None:
             try:
-                done.put(self.model.score(sequences, top))
+                found: list[list[Token]] = []
+                for start in range(0, len(sequences), _BATCH // 2):
+                    found += self.model.score(sequences[start : start + _BATCH // 2], top)
+                done.put(found)
             except Exception as error:
                 done.put(error)
 
@@ -154,9 +199,11 @@ class Engine:
         return found
 
     def _work(self) -> None:
-        held: list[_Job | Callable[[], None]] = []
+        held: _Job | Callable[[], None] | None = None
         while True:
-            first = held.pop() if held else self._waiting.get()
+            first, held = held or self._waiting.get(), None
+            if first is None:
+                return
             if not isinstance(first, _Job):
                 first()
                 continue
@@ -166,8 +213,11 @@ class Engine:
                     other = self._waiting.get_nowait()
                 except queue.Empty:
                     break
+                if other is None:
+                    self._waiting.put(None)
+                    break
                 if not isinstance(other, _Job):
-                    held.append(other)
+                    held = other
                     break
                 jobs.append(other)
             self._decode(jobs)
@@ -175,12 +225,19 @@ class Engine:
     def _decode(self, jobs: list[_Job]) -> None:
         try:
             for at, reply in self.model.stream([job.request for job in jobs]):
-                jobs[at].events.put(Reply(list(reply.tokens), reply.text, reply.reason))
+                job = jobs[at]
+                if job.cancelled:
+                    reply.reason = "stop"  # the model leaves it out from here on
+                elif job.streams or reply.reason is not None:
+                    job.tell(Reply(list(reply.tokens), reply.text, reply.reason))
         except Exception as error:
-            for job in jobs:
-                job.events.put(error)
+            if len(jobs) > 1:  # whose fault it is shows when each goes alone
+                for job in jobs:
+                    self._decode([job])
+                return
+            jobs[0].tell(error)
         for job in jobs:
-            job.events.put(None)
+            job.tell(None)
 
 
 class Server(ThreadingHTTPServer):
@@ -193,6 +250,11 @@ class Server(ThreadingHTTPServer):
         self.engine, self.model, self.say, self.started = Engine(model), model, say, int(time.time())
         super().__init__(("127.0.0.1", port), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def server_close(self) -> None:
+        """Close the socket and end the engine's thread."""
+        super().server_close()
+        self.engine.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news; anything else is one line."""
@@ -331,18 +393,19 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._parsed(Completion, raw)
         model = self.server.model
         given = body.prompt
-        prompts: list[tuple[int, ...]]
-        if isinstance(given, str):
-            prompts = [model.encode(given)]
-        elif isinstance(given[0], int):
-            prompts = [tuple(given)]
-        else:
-            prompts = [model.encode(p) if isinstance(p, str) else tuple(p) for p in given]
+        each: list[Any] = [given] if isinstance(given, str) or isinstance(given[0], int) else list(given)
+        prompts = [model.encode(p) if isinstance(p, str) else tuple(p) for p in each]
         room = 0 if body.max_tokens == 0 else 1
         for prompt in prompts:
             self._check_length(prompt, room)
         if body.max_tokens == 0 and not body.echo:
             raise HttpError(HTTPStatus.BAD_REQUEST, "max_tokens: 0 makes sense with echo only")
+        if body.stream and (body.logprobs is not None or body.echo):
+            raise HttpError(HTTPStatus.BAD_REQUEST, "a stream carries neither logprobs nor echo here; ask without stream")
+        if len(prompts) * body.n > MAX_REPLIES:
+            raise HttpError(
+                HTTPStatus.BAD_REQUEST, f"{len(prompts)} prompts times n = {body.n} are too many: at most {MAX_REPLIES} replies a request"
+            )
         limit = model.context if body.max_tokens is None else body.max_tokens
         seeds = self._seeds(body, len(prompts))
         top = body.logprobs or 0
@@ -353,7 +416,8 @@ class _Handler(BaseHTTPRequestHandler):
                 for _ in range(body.n)
             ]
             if limit
-            else []
+            else [],
+            streams=body.stream,
         )
         echoed: list[list[Token] | None] = [None] * len(prompts)
         if body.echo and body.logprobs is not None:
@@ -364,42 +428,45 @@ class _Handler(BaseHTTPRequestHandler):
                 head, jobs, body, lambda at, piece, reason: {"index": at, "text": piece, "logprobs": None, "finish_reason": reason}
             )
             return
-        choices, used = [], 0
-        for at, prompt in enumerate(prompts):
-            for k in range(body.n):
-                reply = self._finished(jobs[at * body.n + k]) if jobs else Reply(reason="length")
-                used += len(reply.tokens)
-                text = (model.decode(prompt) + (" " if reply.text else "") if body.echo else "") + reply.text
-                choices.append(
-                    {
-                        "index": at * body.n + k,
-                        "text": text,
-                        "logprobs": None
-                        if body.logprobs is None
-                        else self._text_logprobs(prompt if body.echo else (), echoed[at], prompt, reply.tokens),
-                        "finish_reason": reply.reason,
-                    }
-                )
+        replies = jobs.finished() if limit else [Reply(reason="length") for _ in range(len(prompts) * body.n)]
+        choices = []
+        for at, reply in enumerate(replies):
+            prompt, text, scored = prompts[at // body.n], each[at // body.n], echoed[at // body.n]
+            shown = (text if isinstance(text, str) else model.decode(prompt)) if body.echo else ""
+            gap = " " if shown and reply.tokens and model.piece(prompt, reply.tokens[0].id).startswith(" ") and reply.text else ""
+            told = None
+            if body.logprobs is not None:
+                told = self._text_logprobs(prompt if body.echo else (), shown, scored, gap, reply)
+            choices.append({"index": at, "text": shown + gap + reply.text, "logprobs": told, "finish_reason": reply.reason})
+        used = sum(len(reply.tokens) for reply in replies)
         self._send(HTTPStatus.OK, {**head, "choices": choices, "usage": _usage(sum(map(len, prompts)), used)})
 
     def _text_logprobs(
-        self, shown: tuple[int, ...], scored: list[Token] | None, prompt: tuple[int, ...], new: list[Token]
+        self, prompt: tuple[int, ...], shown: str, scored: list[Token] | None, gap: str, reply: Reply
     ) -> dict[str, list[Any]]:
-        """The completions form of log-probabilities; the first token of an echoed prompt has none."""
+        """The completions form of log-probabilities; the first token of an echoed prompt has none.
+
+        ``text_offset`` says where a token begins in the text; tokens that leave no text (begin, end) stand where they would be.
+        """
         model = self.server.model
-        rows: list[Token | None] = [None, *scored] if shown and scored is not None else []
-        ids = [*shown, *(t.id for t in new)]
-        rows += new
-        before = list(prompt) if not shown else []
-        out: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-        offset = 0
-        for token, row in zip(ids, rows, strict=True):
+        offsets = model.offsets(shown, prompt) if prompt else []
+        end = len(shown) + len(gap) + len(reply.text)
+        at = len(shown) + len(gap)
+        before: list[int] = []
+        for new in reply.tokens:
+            offsets.append(min(at, end))
+            at += 0 if new.id in model.ends else len(model.piece(before, new.id))
+            before.append(new.id)
+        out: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": offsets}
+        rows = [*([None, *scored] if prompt and scored is not None else []), *reply.tokens]
+        before = []
+        for token, row in zip([*prompt, *(t.id for t in reply.tokens)], rows, strict=True):
             piece = model.piece(before, token)
             out["tokens"].append(piece)
             out["token_logprobs"].append(None if row is None else row.logprob)
-            out["top_logprobs"].append(None if row is None else {model.piece(before, t): p for t, p in row.top})
-            out["text_offset"].append(offset)
-            offset += len(piece)
+            # The token itself always stands among the alternatives, as the protocol has it.
+            top = {} if row is None else {model.piece(before, t): p for t, p in reversed(row.top)} | {piece: row.logprob}
+            out["top_logprobs"].append(top or None)
             before.append(token)
         return out
 
@@ -411,24 +478,29 @@ class _Handler(BaseHTTPRequestHandler):
         prompt = model.encode_chat([{"role": m.role, "content": m.content} for m in body.messages])
         self._check_length(prompt, 1)
         limit = body.max_completion_tokens or body.max_tokens or model.context
+        if body.top_logprobs is not None and not body.logprobs:
+            raise HttpError(HTTPStatus.BAD_REQUEST, "top_logprobs needs logprobs: true")
+        if body.stream and body.logprobs:
+            raise HttpError(HTTPStatus.BAD_REQUEST, "a stream carries no logprobs here; ask without stream")
         top = (body.top_logprobs or 0) if body.logprobs else 0
         seeds = self._seeds(body, 1)
         jobs = self.server.engine.submit(
-            [Request(prompt, limit, body.temperature, body.top_p, next(seeds), body.stops(), top) for _ in range(body.n)]
+            [Request(prompt, limit, body.temperature, body.top_p, next(seeds), body.stops(), top) for _ in range(body.n)],
+            streams=body.stream,
         )
         head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model.name}
         if body.stream:
-            first = itertools.count()
+            begun: set[int] = set()
 
             def chunk(at: int, piece: str, reason: str | None) -> dict[str, Any]:
-                role = {"role": "assistant"} if next(first) < body.n else {}
+                role = {} if at in begun else {"role": "assistant"}
+                begun.add(at)
                 return {"index": at, "delta": {**role, "content": piece} if piece or role else {}, "finish_reason": reason}
 
             self._stream({**head, "object": "chat.completion.chunk"}, jobs, body, chunk)
             return
         choices, used = [], 0
-        for at, job in enumerate(jobs):
-            reply = self._finished(job)
+        for at, reply in enumerate(jobs.finished()):
             used += len(reply.tokens)
             choices.append(
                 {
@@ -471,15 +543,8 @@ class _Handler(BaseHTTPRequestHandler):
         first = body.seed
         return (abs(first + k) % 2**62 for _ in range(prompts) for k in range(body.n))
 
-    @staticmethod
-    def _finished(job: _Job) -> Reply:
-        reply = Reply()
-        for reply in job.replies():  # noqa: B007 - the last one is the whole
-            pass
-        return reply
-
-    def _stream(self, head: dict[str, Any], jobs: list[_Job], body: _Body, chunk: Callable[[int, str, str | None], dict[str, Any]]) -> None:
-        """Server-sent events. Text that may turn out to be the beginning of a stop is held back."""
+    def _stream(self, head: dict[str, Any], jobs: _Jobs, body: _Body, chunk: Callable[[int, str, str | None], dict[str, Any]]) -> None:
+        """Server-sent events. Text that may turn out to be the beginning of a stop, or of a character, is held back."""
         self.begun = True
         self.close_connection = True
         self.send_response(HTTPStatus.OK)
@@ -488,19 +553,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         held = max((len(s) for s in body.stops()), default=1) - 1
+        sent = [0] * len(jobs.jobs)
         used = 0
-        for at, job in enumerate(jobs):
-            sent = 0
-            for reply in job.replies():
+        try:
+            for at, reply in jobs.events():
                 done = reply.reason is not None
-                until = len(reply.text) if done else max(sent, len(reply.text) - held)
-                if until > sent or done:
-                    self._event({**head, "choices": [chunk(at, reply.text[sent:until], reply.reason)]})
-                    sent = until
+                until = len(reply.text) if done else max(sent[at], min(len(reply.text) - held, len(reply.text.rstrip("\ufffd"))))
+                if until > sent[at] or done:
+                    self._event({**head, "choices": [chunk(at, reply.text[sent[at] : until], reply.reason)]})
+                    sent[at] = until
                 used += done * len(reply.tokens)
-        if (body.stream_options or {}).get("include_usage"):
-            prompts = sum(len(job.request.tokens) for job in jobs[:: body.n])
-            self._event({**head, "choices": [], "usage": _usage(prompts, used)})
+            if (body.stream_options or {}).get("include_usage"):
+                prompts = sum(len(job.request.tokens) for job in jobs.jobs[:: body.n])
+                self._event({**head, "choices": [], "usage": _usage(prompts, used)})
+        except ConnectionError:
+            raise
+        except Exception as error:
+            self.server.say(f"error: {type(error).__name__}: {printable(str(error))[:200]}")
+            self._event({"error": {"message": "the model failed on this request", "type": "server_error", "param": None, "code": 500}})
+        finally:
+            jobs.cancel()
         self.wfile.write(b"data: [DONE]\n\n")
 
     def _event(self, body: dict[str, Any]) -> None:

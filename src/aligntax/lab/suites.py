@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from aligntax.core.errors import InputError
+from aligntax.core.words import printable
 from aligntax.lab import world as w
 from aligntax.lab.tasks import TASKS, Example, Task, held_out_examples, training
 from aligntax.lab.world import World
@@ -17,6 +19,8 @@ from aligntax.lab.world import World
 PREFIX = "lab_"
 ITEMS, SHOTS = 300, 20
 VERSION = 1.0
+
+_LIST = "files.json"
 
 LOADER = '''"""Loads the items that stand beside this file. lm-eval imports it by name from the YAML files."""
 
@@ -72,7 +76,14 @@ def document(task: Task) -> dict[str, Any]:
         }
         metrics = ["exact_match"]
     found["metric_list"] = [{"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in metrics]
-    about = {"kind": task.kind, "about": task.about, "form": task.form, "mechanisms": dict(task.mechanisms), "determined": task.determined}
+    about = {
+        "kind": task.kind,
+        "about": task.about,
+        "form": task.form,
+        "mechanisms": dict(task.mechanisms),
+        "determined": task.determined,
+        "split": task.split,
+    }
     return found | {"metadata": {"version": VERSION, **about}}
 
 
@@ -95,15 +106,25 @@ def files(world: World) -> dict[str, str]:
 
 
 def write_suites(folder: Path, world: World) -> int:
-    """Write the suites; how many files.
+    """Write the suites into a folder that is new, empty, or holds suites written before; how many files.
 
-    Files of tasks that are no longer there are removed.
+    Raises:
+        InputError: if there is anything else in the folder, which is then left as it is, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     made = files(world)
-    for path in folder.iterdir():
-        if path.suffix in {".yaml", ".jsonl", ".py"} and path.name not in made:
-            path.unlink()
-    for name, text in made.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    made[_LIST] = json.dumps(sorted(made), indent=1) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = {p.name for p in folder.iterdir() if p.name != "__pycache__"}
+        ours = set(json.loads((folder / _LIST).read_text(encoding="utf-8"))) | {_LIST} if _LIST in there else set()
+        if others := sorted(there - ours):
+            raise InputError(
+                f"{printable(str(folder))} holds files that are not of the suites ({printable(others[0])}); name a new or empty folder"
+            )
+        for name in there - set(made):
+            (folder / name).unlink()
+        for name, text in made.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{printable(str(folder))} cannot be written: {printable(str(error))}") from None
     return len(made)

@@ -46,9 +46,10 @@ def vocabulary() -> tuple[str, ...]:
     def add(text: str) -> None:
         words.update(piece for piece, _ in split.pre_tokenize_str(text))
 
-    for value in vars(w).values():
-        for part in _strings(value):
-            add(part)
+    for name, value in vars(w).items():
+        if name.isupper():
+            for part in _strings(value):
+                add(part)
     world, rng = World(), random.Random(0)
     for task in TASKS.values():
         for _ in range(3000):
@@ -66,9 +67,7 @@ def vocabulary() -> tuple[str, ...]:
 
 def _strings(value: object) -> list[str]:
     if isinstance(value, str):
-        return [value] if value.islower() and "\n" not in value and "/" not in value else []
-    if isinstance(value, dict):
-        return [s for v in value.values() for s in _strings(v)]
+        return [value]
     if isinstance(value, tuple):
         return [s for v in value for s in _strings(v)]
     return []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 CONTEXT = 256
 ROPE_BASE = 20.0
 """Base of the rotary positions. The usual 10,000 leaves a head of 16 one pair of dimensions that tells neighbours apart."""
+ARCHITECTURE = {"type": "llama", "layers": LAYERS, "head": HEAD, "context": CONTEXT, "rope_base": ROPE_BASE, "tied": True}
 _SAVE_EVERY = 100
 # Coefficients of the quintic Newton-Schulz iteration that pushes singular values towards 1 (Jordan et al. 2024).
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -140,6 +142,14 @@ def schedule(recipe: Pretraining, short: int, long: int, seed: int) -> Schedule:
     return Schedule(steps, *orders)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A base model, and the seconds of training that earlier, stopped runs had put into it."""
+
+    model: LlamaForCausalLM
+    seconds_before: float
+
+
 def train_base(
     width: int,
     seed: int,
@@ -149,8 +159,9 @@ def train_base(
     progress: Progress,
     device: str = "cpu",
     layers: int = LAYERS,
-) -> LlamaForCausalLM:
-    """Train a base model, going on from ``scratch`` if a run was stopped there.
+    key: str = "",
+) -> Trained:
+    """Train a base model, going on from ``scratch`` if a run of the same plan was stopped there.
 
     Args:
         width: hidden size.
@@ -161,14 +172,17 @@ def train_base(
         progress: called with (step, steps, loss in words).
         device: where to compute.
         layers: of the model.
+        key: of all that decides the weights; a kept state of another key is not gone on from.
     """
     model = new_model(width, seed, layers).to(device)
+    begun = time.perf_counter()
     plan = schedule(recipe, len(rows[0].tokens), len(rows[1].tokens), seed)
     named = list(model.named_parameters())
     matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in named if not (p.ndim == 2 and "embed" not in name)]
     optimisers = [Muon(matrices, lr=recipe.rate), torch.optim.AdamW(others, lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.0)]
-    start = _restore(scratch, model, optimisers, len(plan.steps))
+    key = f"{key} {width} {seed} {layers} {recipe} {len(plan.steps)} {device}"
+    start, before = _restore(scratch, model, optimisers, key)
     noise = torch.Generator()
     average = 0.0
     model.train()
@@ -189,8 +203,8 @@ def train_base(
         average = loss.item() if t == start else 0.98 * average + 0.02 * loss.item()
         progress(t + 1, len(plan.steps), f"loss {average:.3f}")
         if (t + 1) % _SAVE_EVERY == 0:
-            _keep(scratch, model, optimisers, t + 1, len(plan.steps))
-    return model
+            _keep(scratch, model, optimisers, t + 1, key, before + time.perf_counter() - begun)
+    return Trained(model, before)
 
 
 def batch_loss(model: LlamaForCausalLM, packed: Packed, rows: npt.NDArray[np.int64], noise: torch.Generator, device: str) -> torch.Tensor:
@@ -210,7 +224,7 @@ def batch_loss(model: LlamaForCausalLM, packed: Packed, rows: npt.NDArray[np.int
     return torch.nn.functional.cross_entropy(model.lm_head(hidden[keep]), tokens[:, 1:][keep])
 
 
-def _keep(scratch: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer], step: int, steps: int) -> None:
+def _keep(scratch: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer], step: int, key: str, seconds: float) -> None:
     """The whole state of a run, beside the last one and renamed over it."""
     state = {f"model.{name}": p.detach().cpu() for name, p in model.named_parameters()}
     for k, optimiser in enumerate(optimisers):
@@ -221,21 +235,21 @@ def _keep(scratch: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.O
                 at += 1
     scratch.mkdir(parents=True, exist_ok=True)
     part = scratch / f"state.{os.getpid()}.part"
-    save_file(state, part, metadata={"step": str(step), "steps": str(steps)})
+    save_file(state, part, metadata={"step": str(step), "key": key, "seconds": f"{seconds:.1f}"})
     part.replace(scratch / "state.safetensors")
 
 
-def _restore(scratch: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer], steps: int) -> int:
-    """Put a kept state back; the step to go on from, 0 where there is none or it belongs to another plan."""
+def _restore(scratch: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.Optimizer], key: str) -> tuple[int, float]:
+    """Put a kept state back; (step to go on from, seconds it took), 0 where there is none or it belongs to another plan."""
     from safetensors import safe_open
 
     path = scratch / "state.safetensors"
     if not path.is_file():
-        return 0
+        return 0, 0.0
     with safe_open(path, "pt") as file:
         meta = file.metadata()
-    if meta.get("steps") != str(steps):
-        return 0
+    if meta.get("key") != key:
+        return 0, 0.0
     state = load_file(path)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -251,4 +265,4 @@ def _restore(scratch: Path, model: LlamaForCausalLM, optimisers: list[torch.opti
                     if name.startswith(prefix)
                 }
                 at += 1
-    return int(meta["step"])
+    return int(meta["step"]), float(meta["seconds"])

@@ -16,6 +16,9 @@ import torch
 from aligntax.core.errors import InputError
 from aligntax.core.words import printable
 
+_COLD = 1e-5
+"""Below this temperature the most likely token is taken: the quotient would overflow, and nothing else would be drawn."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -80,17 +83,26 @@ class LocalModel:
 
         if not (folder / "config.json").is_file():
             raise InputError(f"{printable(str(folder))} is no model folder (no config.json)")
-        bars = logging.is_progress_bar_enabled()
+        bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+        logging.set_verbosity(logging.CRITICAL)
         logging.disable_progress_bar()
         try:
             options = {"local_files_only": True, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
-        except (OSError, ValueError, KeyError) as error:
+            model, found = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
+        except Exception as error:  # noqa: BLE001 - the libraries raise almost anything on a broken file
             raise InputError(f"{printable(str(folder))} cannot be loaded as a model: {printable(str(error))[:300]}") from None
         finally:
+            logging.set_verbosity(level)
             if bars:
                 logging.enable_progress_bar()
+        # The library fills gaps with random weights; a model with gaps is no model.
+        gaps = [str(key) for kind in ("missing_keys", "mismatched_keys", "error_msgs") for key in sorted(map(str, found.get(kind) or ()))]
+        if gaps:
+            raise InputError(
+                f"{printable(str(folder))} is no complete model: {len(gaps)} weights are missing or have another shape, the first of them "
+                f"{printable(gaps[0])[:100]}"
+            )
         return cls(model, tokenizer, name or folder.name)
 
     # -- text and tokens ----------------------------------------------------------------------------------------------
@@ -124,6 +136,18 @@ class LocalModel:
         near = list(before[-4:])
         whole, known = self.decode([*near, token], special=True), self.decode(near, special=True)
         return whole[len(known) :] if whole.startswith(known) else self.decode([token], special=True)
+
+    def offsets(self, text: str, ids: Sequence[int]) -> list[int]:
+        """Where each token of a prompt begins in its text; tokens that are not in it (the begin token) stand where they would be."""
+        found = self.tokenizer(text, return_offsets_mapping=True) if self.tokenizer.is_fast else {"input_ids": ()}
+        if tuple(found["input_ids"]) == tuple(ids):
+            spans = [start for start, _ in found["offset_mapping"]]
+        else:  # token ids were given, and the text was made of them
+            spans, at = [], 0
+            for k, token in enumerate(ids):
+                spans.append(at)
+                at = len(self.decode(ids[: k + 1])) if token not in self.tokenizer.all_special_ids else at
+        return [min(span, len(text)) for span in spans]
 
     # -- generation -----------------------------------------------------------------------------------------------------
 
@@ -187,7 +211,7 @@ class LocalModel:
 
     @staticmethod
     def _choose(logprobs: torch.Tensor, request: Request, draws: torch.Generator) -> int:
-        if request.temperature <= 0:
+        if request.temperature < _COLD:
             return int(logprobs.argmax())
         probs = (logprobs / request.temperature).softmax(-1)
         if request.top_p < 1:

@@ -40,7 +40,7 @@ def models_view(models: Mapping[str, Mapping[str, Any]]) -> Group:
         refused = {t: sum(facts["accuracy"][t].get(f"refused: {h}", 0.0) for h in _HARMFUL) / len(_HARMFUL) for t in known}
         weakest = min(known["raw"], key=lambda task: known["raw"][task])
         table.add_row(
-            printable(name), facts["stage"], facts["parent"] or "-", str(facts["width"]), f"{facts['parameters']:,}",
+            printable(name), printable(facts["stage"]), printable(facts["parent"] or "-"), str(facts["width"]), f"{facts['parameters']:,}",
             *(f"{sum(known[t].values()) / len(known[t]):.1%}" for t in known),
             *(f"{refused[t]:.1%}" for t in refused),
             f"{weakest} {known['raw'][weakest]:.0%}",
@@ -65,11 +65,17 @@ def tasks_view(models: Mapping[str, Mapping[str, Any]], template: str) -> Table:
     return table
 
 
-def structure_view(tasks: Mapping[str, Task]) -> Table:
-    """What is known of each task: kind, form, mechanisms with their shares, whether its answer is determined."""
-    table = _plain(("task", "left"), ("kind", "left"), ("form", "left"), ("mechanisms", "left"), ("about", "left"))
+def structure_view(tasks: Mapping[str, Task], entanglement: Mapping[str, Mapping[str, float]]) -> Group:
+    """What is known of each task: kind, form, mechanisms with their shares; and how strongly pairs of tasks are entangled."""
+    table = _plain(("task", "left"), ("kind", "left"), ("form", "left"), ("mechanisms", "left"), ("held out", "left"), ("about", "left"))
     table.columns[-1].no_wrap = False
     for task in tasks.values():
         mechanisms = ", ".join(f"{name} {share:g}" for name, share in task.mechanisms.items())
-        table.add_row(task.name, task.kind, task.form, mechanisms, task.about + ("" if task.determined else " (not determined)"))
-    return table
+        table.add_row(
+            task.name, task.kind, task.form, mechanisms, task.split, task.about + ("" if task.determined else " (not determined)")
+        )
+    pairs = _plain(("entangled", "left"), ("with", "left"), ("strength", "right"))
+    for one, others in entanglement.items():
+        for other, strength in others.items():
+            pairs.add_row(printable(one), printable(other), f"{strength:g}")
+    return Group(table, Text(), pairs)
