@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -25,17 +26,32 @@ RUN = """
 import json, sys
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
-folder, include, limit = sys.argv[1:]
+model, arguments, include, tasks, limit = sys.argv[1:]
 found = simple_evaluate(
-    model="hf", model_args={"pretrained": folder, "dtype": "float32"}, tasks=["lab"], device="cpu", batch_size=32, limit=int(limit),
+    model=model, model_args=json.loads(arguments), tasks=tasks.split(","), device="cpu", batch_size=32 if model == "hf" else 1, limit=int(limit),
     task_manager=TaskManager(include_path=include, include_defaults=False), bootstrap_iters=0, log_samples=True,
 )
 rows = {
     task: [{"prompt": r["doc"]["prompt"], "answer": r["filtered_resps"], "score": r.get("exact_match", r.get("acc"))} for r in samples]
     for task, samples in found["samples"].items()
 }
-json.dump(rows, open("rows.json", "w"))
+json.dump(rows, open(model + ".json", "w"))
 """
+
+
+def lm_eval(folder: Path, model: str, arguments: dict, tasks: str, limit: int) -> dict[str, list[dict]]:
+    """What lm-eval itself, in a process of its own and without a network, makes of the suites."""
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_DATASETS_CACHE": str(folder / "cache"),
+        "HF_HOME": str(folder / "home"),
+    }
+    command = [sys.executable, "-c", RUN, model, json.dumps(arguments), str(LAB), tasks, str(limit)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / f"{model}.json").read_text())
 
 
 def test_what_ships_is_what_the_world_makes() -> None:
@@ -84,24 +100,7 @@ def test_lm_eval_runs_them_and_agrees(tmp_path: Path) -> None:
     limit = 12
     folder = tmp_path / "model"
     save_model(new_model(32, 0), folder)
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_DATASETS_CACHE": str(tmp_path / "cache"),
-        "HF_HOME": str(tmp_path / "home"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, str(folder), str(LAB), str(limit)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads((tmp_path / "rows.json").read_text())
+    found = lm_eval(tmp_path, "hf", {"pretrained": str(folder), "dtype": "float32"}, "lab", limit)
     assert set(found) == {f"{PREFIX}{name}" for name in TASKS}
     model = LocalModel.load(folder)
     for name, task in TASKS.items():
@@ -114,3 +113,41 @@ def test_lm_eval_runs_them_and_agrees(tmp_path: Path) -> None:
         for row, text in zip(rows, replies(model, asked, chat=False), strict=True):
             assert row["answer"] == [text]
             assert row["score"] == float(text in items[row["prompt"]]["answers"])
+
+
+def test_lm_eval_through_the_server_agrees_with_lm_eval_on_the_model(tmp_path: Path) -> None:
+    """Answers of two tokens and of one, some of which end at once: what an endpoint returns is what the model gives."""
+    for module, extra in (("lm_eval", "eval"), ("transformers", "models"), ("torch", "cpu")):
+        need(module, extra)
+    import torch
+
+    from aligntax.lab.serve import Server
+    from aligntax.lab.train import new_model, save_model
+    from aligntax.models.local import LocalModel
+
+    folder, tasks = tmp_path / "model", f"{PREFIX}comparing,{PREFIX}addition"
+    random_ = new_model(32, 0)
+    with torch.no_grad():
+        for p in random_.parameters():
+            if p.ndim == 2:
+                p.mul_(6)
+    save_model(random_, folder)
+    wanted = lm_eval(tmp_path, "hf", {"pretrained": str(folder), "dtype": "float32"}, tasks, 15)
+    with Server(LocalModel.load(folder, "lab:test")) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        arguments = {
+            "model": "lab:test", "base_url": f"{server.url}/completions", "tokenizer": str(folder), "max_length": 256, "add_bos_token": True,
+            "num_concurrent": 4,
+        }  # fmt: skip
+        found = lm_eval(tmp_path, "local-completions", arguments, tasks, 15)
+        server.shutdown()
+    for task in wanted:
+        assert len(wanted[task]) == len(found[task]) == 15
+        for one, two in zip(wanted[task], found[task], strict=True):
+            assert one["prompt"] == two["prompt"]
+            if "comparing" in task:
+                for (a, greedy_a), (b, greedy_b) in zip(one["answer"], two["answer"], strict=True):
+                    assert float(a) == pytest.approx(float(b), abs=1e-3)
+                    assert greedy_a == greedy_b
+            else:
+                assert one["answer"] == two["answer"]
