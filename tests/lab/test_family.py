@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from aligntax.core.errors import InputError
+from aligntax.core.errors import InputError, RunError
 from aligntax.lab.family import HARMFUL, MAIN, WIDTHS, chosen, members
 from aligntax.lab.tasks import TASKS, held_out_examples
 from aligntax.lab.world import World
@@ -169,7 +172,28 @@ def test_the_smallest_width_made_again_reaches_the_same_conclusions(tmp_path: Pa
     from aligntax.lab.build import build
 
     tail = f"-w{min(WIDTHS)}"
-    assert build([f"dpo{tail}"], tmp_path, WORLD, lambda *_: None) == [f"{stage}{tail}" for stage in ("base", "sft", "dpo")]
+    # A first build is killed in the middle, as hard as can be.
+    first = subprocess.Popen(
+        [sys.executable, "-m", "aligntax", "lab", "build", f"base{tail}", "--out", str(tmp_path), "--jobs", "1"], stderr=subprocess.DEVNULL
+    )
+    state = tmp_path / f".base{tail}.partial" / "state.safetensors"
+    deadline = time.monotonic() + 300
+    while not state.is_file():
+        assert first.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    with pytest.raises(RunError, match="another build is at work"):
+        build([f"base{tail}"], tmp_path, WORLD, lambda *_: None)
+    first.kill()
+    first.wait()
+    steps: list[int] = []
+
+    def tell(name: str, what: str, step: int, *_: object) -> None:
+        if (name, what) == (f"base{tail}", "training"):
+            steps.append(step)
+
+    assert build([f"dpo{tail}"], tmp_path, WORLD, tell) == [f"{stage}{tail}" for stage in ("base", "sft", "dpo")]
+    assert steps[0] > 100  # the second went on from what the first had kept
     again, shipped = family(tmp_path), family()
     for facts in (again, shipped):
         known = {stage: facts[f"{stage}{tail}"]["accuracy"] for stage in ("base", "sft", "dpo")}
