@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
+import secrets
+import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -97,16 +97,16 @@ def write_run(out: Path, study: Study, ledger: Ledger, provenance: Mapping[str, 
     try:
         out = out.resolve()  # a link to a folder stays a link
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{out.name[:40]}.", suffix=".partial", dir=out.parent, ignore_cleanup_errors=True
-        ) as scratch:
-            part = Path(scratch) / "run"
+        scratch = _beside(out)
+        try:
+            part = scratch / "run"
             (part / "samples").mkdir(parents=True)
             _write_files(part, study, ledger, provenance, rows, report)
-            old = Path(scratch) / "old"
             if out.exists():
-                out.rename(old)
+                out.rename(scratch / "old")
             part.rename(out)
+        finally:
+            _removed(scratch)
     except (OSError, duckdb.IOException) as error:
         raise RunError(f"{shown(named)} cannot be written: {first_line(error)}") from None
     return named
@@ -279,14 +279,25 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def _write_beside(target: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    part = _beside(target)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        with part.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _beside(target: Path) -> Path:
+    """A new hidden name beside a target. It is known before anything is made there: a signal just after the making still finds what to remove."""
+    return target.parent / f".{target.name[:40]}.{secrets.token_hex(4)}.partial"
+
+
+def _removed(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:  # a signal during the removal must not leave half of it
+        shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
