@@ -14,6 +14,7 @@ import json
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -106,7 +107,11 @@ def write_run(out: Path, study: Study, ledger: Ledger, provenance: Mapping[str, 
                 out.rename(scratch / "old")
             part.rename(out)
         finally:
-            _removed(scratch)
+            try:
+                _removed(scratch)
+            except KeyboardInterrupt:  # a signal during the removal must not leave half of it
+                _removed(scratch)
+                raise
     except (OSError, duckdb.IOException) as error:
         raise RunError(f"{shown(named)} cannot be written: {first_line(error)}") from None
     return named
@@ -294,11 +299,12 @@ def _beside(target: Path) -> Path:
 
 
 def _removed(folder: Path) -> None:
-    try:
+    """Remove a scratch folder. Again where it is still there: a thread that a signal cut loose may be writing its last file."""
+    for _ in range(50):
         shutil.rmtree(folder, ignore_errors=True)
-    except KeyboardInterrupt:  # a signal during the removal must not leave half of it
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def _manifest(run: Path) -> dict[str, Any]:
