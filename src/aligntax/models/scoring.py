@@ -2,12 +2,16 @@
 
 Sequences that begin alike are computed as trees (``trees.py``): a shared prefix once, a question once for all its answers. A model
 whose attention cannot be masked freely is scored in plain batches; ``Scorer.sharing`` says which it is and why.
+
+Two halves, so that two models can be read side by side (``divergence.py``): ``lockstep`` makes the last states of one batch after another
+under any number of models, ``read`` goes through the positions that are asked for and hands the numbers back query by query.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,12 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from aligntax.core.errors import InputError
 from aligntax.core.words import printable
 from aligntax.models.trees import Row, Trunk, plan
+
+Ints = npt.NDArray[np.int64]
+Wanted = list[tuple[int, Ints]]
+"""For each query of a batch its number and where, among the states of that batch, the predictions of its tokens are."""
+Pairs = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of a trunk, layer by layer; none for an empty trunk."""
 
 BATCH_TOKENS = 4096
 """Tokens of a batch, padding included."""
@@ -50,6 +60,22 @@ class Likelihood:
     def total(self) -> float:
         """Log-likelihood of the continuation, in nats."""
         return float(self.logprobs.sum())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences side by side, the same for every model that computes them.
+
+    Attributes:
+        tokens: (R, W) token ids, padded.
+        position: (R, W) positions in the sequence; None where a model counts by itself.
+        sees: (R, 1, W, P + W) whether a token sees another, those of a trunk of P first; (R, W) which are no padding, where tokens see
+            all before them.
+    """
+
+    tokens: Ints
+    position: Ints | None
+    sees: npt.NDArray[np.bool_]
 
 
 class _Held(DynamicLayer):
@@ -133,9 +159,9 @@ class Scorer:
             Query((*stem, rest[2]), (rest[3],)),
             Query((*stem, rest[2]), (rest[4], rest[5], rest[6])),
         ]
-        wanted = dict(self._plain(queries))
+        wanted = dict(self._likelihoods(queries, _plain([self], queries, self.batch_tokens)))
         for trunk in (4, 100):
-            found = dict(self._trees(queries, row=6, trunk=trunk))
+            found = dict(self._likelihoods(queries, _trees([self], queries, self.batch_tokens, row=6, trunk=trunk)))
             if any(np.abs(found[k].logprobs - wanted[k].logprobs).max() > _CLOSE for k in wanted):
                 return False
         return True
@@ -149,6 +175,15 @@ class Scorer:
             InputError: if a query is empty, holds unknown ids or is longer than the model's context.
             FloatingPointError: if the model gives log-probabilities that are no numbers.
         """
+        self.check(queries)
+        yield from self._likelihoods(queries, lockstep([self], queries, self.batch_tokens))
+
+    def check(self, queries: Sequence[Query]) -> None:
+        """Whether every query can be scored.
+
+        Raises:
+            InputError: if one is empty, holds unknown ids or is longer than the model's context.
+        """
         for query in queries:
             size = len(query.context) + len(query.continuation)
             if not query.context or not query.continuation:
@@ -157,23 +192,49 @@ class Scorer:
                 raise InputError(f"token ids go from 0 to {self.vocabulary - 1}")
             if size - 1 > self.context:
                 raise InputError(f"{size} tokens are too many: {printable(self.name)} takes at most {self.context + 1}")
-        yield from self._trees(queries) if self.shares else self._plain(queries)
 
     @torch.inference_mode()
-    def _trees(self, queries: Sequence[Query], **sizes: int) -> Iterator[tuple[int, Likelihood]]:
-        # The last token of a continuation is predicted and never read.
-        sequences = [(*q.context, *q.continuation)[:-1] for q in queries]
-        held: tuple[Trunk, list[tuple[torch.Tensor, torch.Tensor]]] | None = None
-        for trunk in plan(sequences, [len(q.context) - 1 for q in queries], **sizes):
-            keys = self._keys(trunk, held)
-            held = trunk, keys
-            for rows in _batches(trunk.rows, self.batch_tokens):
-                yield from self._forest(rows, keys, len(trunk.tokens), queries)
+    def _likelihoods(
+        self, queries: Sequence[Query], steps: Iterator[tuple[Wanted, list[torch.Tensor]]]
+    ) -> Iterator[tuple[int, Likelihood]]:
+        for wanted, (states,) in steps:
+            for number, found in read(wanted, queries, LOGITS // self.vocabulary, partial(self._asked, states)):
+                yield number, Likelihood(**found)
+            del states  # before the next batch is computed
 
-    def _keys(
-        self, trunk: Trunk, before: tuple[Trunk, list[tuple[torch.Tensor, torch.Tensor]]] | None
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of a trunk, layer by layer; going on from the trunk before where it begins with that."""
+    def _asked(self, states: torch.Tensor, places: Ints, of: Ints, asked: Ints) -> dict[str, npt.NDArray[Any]]:
+        """What ``read`` wants measured, for a likelihood."""
+        logits = self.logits(states, places)
+        norm, best = logits.logsumexp(-1), logits.argmax(-1)
+        row, token = torch.from_numpy(of).to(self.device), torch.from_numpy(asked).to(self.device)
+        logprobs = (logits[row, token] - norm[row]).double().cpu().numpy()
+        if not np.isfinite(logprobs).all():
+            raise FloatingPointError(f"{self.name} gives log-probabilities that are no numbers")
+        return {"logprobs": logprobs, "greedy": (best[row] == token).cpu().numpy()}
+
+    # -- states and logits --------------------------------------------------------------------------------------------------
+
+    def logits(self, states: torch.Tensor, places: Ints) -> torch.Tensor:
+        """(C, V) logits in float32, the caller's to change, of C places among the states of a batch."""
+        some = states[torch.from_numpy(places).to(self.device)]
+        return (some if self.head is None else self.head(some)).float()
+
+    def states(self, batch: Batch, keys: Pairs) -> torch.Tensor:
+        """(R * W, H) last hidden states of a batch after a trunk with these keys and values; (R * W, V) logits without a head."""
+        inputs: dict[str, Any] = {"input_ids": torch.from_numpy(batch.tokens).to(self.device), "use_cache": bool(keys)}
+        sees = torch.from_numpy(batch.sees).to(self.device)
+        if batch.position is None:
+            inputs["attention_mask"] = sees.long()
+        else:
+            inputs["position_ids"] = torch.from_numpy(batch.position).to(self.device)
+            inputs["attention_mask"] = self._mask(sees)
+        if keys:
+            inputs["past_key_values"] = Cache(layers=[_Held(*pair) for pair in keys])
+        found = self.model(**inputs).logits if self.head is None else self.model.base_model(**inputs).last_hidden_state
+        return found.flatten(0, 1)
+
+    def keys(self, trunk: Trunk, before: tuple[Trunk, Pairs] | None) -> Pairs:
+        """Keys and values of a trunk, going on from the trunk before where it begins with that."""
         if not len(trunk.tokens):
             return []
         known = 0
@@ -190,83 +251,35 @@ class Scorer:
         self.model.base_model(input_ids=new, position_ids=position, past_key_values=cache, use_cache=True)
         return [(layer.keys, layer.values) for layer in cache.layers]
 
-    def _forest(
-        self, rows: list[Row], keys: list[tuple[torch.Tensor, torch.Tensor]], depth: int, queries: Sequence[Query]
-    ) -> Iterator[tuple[int, Likelihood]]:
-        width = max(len(row.tokens) for row in rows)
-        tokens, position = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
-        mask = np.zeros((len(rows), 1, width, depth + width), bool)
-        mask[..., :depth] = True
-        mask[..., depth:] |= np.eye(width, dtype=bool)  # padding sees itself: a row of nothing gives NaN
-        for k, row in enumerate(rows):
-            size = len(row.tokens)
-            tokens[k, :size], position[k, :size] = row.tokens, row.depth
-            mask[k, 0, :size, depth : depth + size] = row.sees()
-        hidden = self.model.base_model(
-            input_ids=torch.from_numpy(tokens).to(self.device),
-            position_ids=torch.from_numpy(position).to(self.device),
-            attention_mask=self._mask(torch.from_numpy(mask).to(self.device)),
-            past_key_values=Cache(layers=[_Held(*pair) for pair in keys]) if keys else None,
-            use_cache=bool(keys),
-        ).last_hidden_state.flatten(0, 1)
-        wanted = [(number, k * width + nodes) for k, row in enumerate(rows) for number, nodes in row.wanted]
-        yield from self._read(hidden, wanted, queries)
-
     def _mask(self, sees: torch.Tensor) -> torch.Tensor:
         if self.model.config._attn_implementation != "eager":
             return sees
         dtype = self.model.dtype
         return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
 
-    @torch.inference_mode()
-    def _plain(self, queries: Sequence[Query]) -> Iterator[tuple[int, Likelihood]]:
-        sizes = [len(q.context) + len(q.continuation) - 1 for q in queries]
-        order = sorted(range(len(queries)), key=lambda k: -sizes[k])
-        start = 0
-        while start < len(order):
-            width = sizes[order[start]]
-            some = order[start : start + max(1, self.batch_tokens // width)]
-            start += len(some)
-            tokens, mask = np.zeros((len(some), width), np.int64), np.zeros((len(some), width), np.int64)
-            for k, number in enumerate(some):
-                query = queries[number]
-                tokens[k, : sizes[number]] = (*query.context, *query.continuation)[:-1]
-                mask[k, : sizes[number]] = 1
-            inputs = {"input_ids": torch.from_numpy(tokens).to(self.device), "attention_mask": torch.from_numpy(mask).to(self.device)}
-            if self.head is None:
-                states = self.model(**inputs, use_cache=False).logits
-            else:
-                states = self.model.base_model(**inputs, use_cache=False).last_hidden_state
-            wanted = [(n, k * width + np.arange(len(queries[n].context) - 1, sizes[n])) for k, n in enumerate(some)]
-            yield from self._read(states.flatten(0, 1), wanted, queries)
 
-    def _read(
-        self, states: torch.Tensor, wanted: list[tuple[int, npt.NDArray[np.int64]]], queries: Sequence[Query]
-    ) -> Iterator[tuple[int, Likelihood]]:
-        """Likelihoods from last states (or logits, without a head); logits are computed where something is scored, once per position."""
-        positions = np.concatenate([nodes for _, nodes in wanted])
-        targets = np.concatenate([np.asarray(queries[number].continuation, np.int64) for number, _ in wanted])
-        distinct, inverse = np.unique(positions, return_inverse=True)
-        order = np.argsort(inverse, kind="stable")
-        logprobs, greedy = np.empty(len(positions)), np.empty(len(positions), bool)
-        step = max(1, LOGITS // self.vocabulary)
-        for start in range(0, len(distinct), step):
-            some = states[torch.from_numpy(distinct[start : start + step]).to(self.device)]
-            logits = (some if self.head is None else self.head(some)).float()
-            norm, best = logits.logsumexp(-1), logits.argmax(-1)
-            lo, hi = np.searchsorted(inverse[order], [start, start + step])
-            at = order[lo:hi]
-            of = torch.from_numpy(inverse[at] - start).to(self.device)
-            asked = torch.from_numpy(targets[at]).to(self.device)
-            logprobs[at] = (logits[of, asked] - norm[of]).double().cpu().numpy()
-            greedy[at] = (best[of] == asked).cpu().numpy()
-        if not np.isfinite(logprobs).all():
-            raise FloatingPointError(f"{self.name} gives log-probabilities that are no numbers")
-        begin = 0
-        for number, nodes in wanted:
-            end = begin + len(nodes)
-            yield number, Likelihood(logprobs[begin:end], greedy[begin:end])
-            begin = end
+# -- batches under one model or several ----------------------------------------------------------------------------------------
+
+
+def lockstep(scorers: Sequence[Scorer], queries: Sequence[Query], room: int) -> Iterator[tuple[Wanted, list[torch.Tensor]]]:
+    """One batch after another: what is wanted of it, and its last states (``Scorer.states``) under each model.
+
+    The batches are the same for all models, of at most ``room`` tokens: trees if all can share prefixes, else plain ones.
+    """
+    yield from _trees(scorers, queries, room) if all(s.shares for s in scorers) else _plain(scorers, queries, room)
+
+
+@torch.inference_mode()
+def _trees(scorers: Sequence[Scorer], queries: Sequence[Query], room: int, **sizes: int) -> Iterator[tuple[Wanted, list[torch.Tensor]]]:
+    # The last token of a continuation is predicted and never read.
+    sequences = [(*q.context, *q.continuation)[:-1] for q in queries]
+    held: list[tuple[Trunk, Pairs] | None] = [None] * len(scorers)
+    for trunk in plan(sequences, [len(q.context) - 1 for q in queries], **sizes):
+        keys = [s.keys(trunk, before) for s, before in zip(scorers, held, strict=True)]
+        held = [(trunk, pairs) for pairs in keys]
+        for rows in _batches(trunk.rows, room):
+            batch, wanted = _forest(rows, len(trunk.tokens))
+            yield wanted, [s.states(batch, pairs) for s, pairs in zip(scorers, keys, strict=True)]
 
 
 def _batches(rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
@@ -276,3 +289,68 @@ def _batches(rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
         count = max(1, tokens // max(1, len(order[0].tokens)))
         yield order[:count]
         order = order[count:]
+
+
+def _forest(rows: Sequence[Row], depth: int) -> tuple[Batch, Wanted]:
+    """Rows that hang on a trunk of ``depth`` tokens."""
+    width = max(len(row.tokens) for row in rows)
+    tokens, position = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
+    sees = np.zeros((len(rows), 1, width, depth + width), bool)
+    sees[..., :depth] = True
+    sees[..., depth:] |= np.eye(width, dtype=bool)  # padding sees itself: a row of nothing gives NaN
+    for k, row in enumerate(rows):
+        size = len(row.tokens)
+        tokens[k, :size], position[k, :size] = row.tokens, row.depth
+        sees[k, 0, :size, depth : depth + size] = row.sees()
+    return Batch(tokens, position, sees), [(number, k * width + nodes) for k, row in enumerate(rows) for number, nodes in row.wanted]
+
+
+@torch.inference_mode()
+def _plain(scorers: Sequence[Scorer], queries: Sequence[Query], room: int) -> Iterator[tuple[Wanted, list[torch.Tensor]]]:
+    sizes = [len(q.context) + len(q.continuation) - 1 for q in queries]
+    order = sorted(range(len(queries)), key=lambda k: -sizes[k])
+    start = 0
+    while start < len(order):
+        width = sizes[order[start]]
+        some = order[start : start + max(1, room // width)]
+        start += len(some)
+        tokens, real = np.zeros((len(some), width), np.int64), np.zeros((len(some), width), bool)
+        for k, number in enumerate(some):
+            query = queries[number]
+            tokens[k, : sizes[number]] = (*query.context, *query.continuation)[:-1]
+            real[k, : sizes[number]] = True
+        wanted = [(n, k * width + np.arange(len(queries[n].context) - 1, sizes[n])) for k, n in enumerate(some)]
+        yield wanted, [s.states(Batch(tokens, None, real), []) for s in scorers]
+
+
+# -- reading them ----------------------------------------------------------------------------------------------------------------
+
+
+def read(
+    wanted: Wanted, queries: Sequence[Query], step: int, measure: Callable[[Ints, Ints, Ints], Mapping[str, npt.NDArray[Any]]]
+) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
+    """(number of a query, its named (T,) arrays): every place is measured once, however many queries ask for it.
+
+    Args:
+        wanted: as ``lockstep`` gives it.
+        queries: all of them.
+        step: places that are measured at once.
+        measure: gets C distinct places among the states of the batch (C,), and for N asked tokens which of the C each is read at (N,) and
+            its id (N,); gives arrays (N,) by name.
+    """
+    positions = np.concatenate([nodes for _, nodes in wanted])
+    targets = np.concatenate([np.asarray(queries[number].continuation, np.int64) for number, _ in wanted])
+    distinct, inverse = np.unique(positions, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    found: dict[str, npt.NDArray[Any]] = {}
+    step = max(1, step)
+    for start in range(0, len(distinct), step):
+        lo, hi = np.searchsorted(inverse[order], [start, start + step])
+        at = order[lo:hi]
+        for name, values in measure(distinct[start : start + step], inverse[at] - start, targets[at]).items():
+            found.setdefault(name, np.empty(len(positions), values.dtype))[at] = values
+    begin = 0
+    for number, nodes in wanted:
+        end = begin + len(nodes)
+        yield number, {name: values[begin:end] for name, values in found.items()}
+        begin = end
