@@ -20,8 +20,8 @@ need("transformers", "models")
 import torch
 
 from aligntax.lab.serve import MAX_BODY, Server
-from aligntax.lab.train import new_model, save_model
 from aligntax.models.local import LocalModel, Request
+from tests.support.random_models import random_model
 
 PROMPT = "question: what is 1 + 2? answer:"
 
@@ -29,12 +29,7 @@ PROMPT = "question: what is 1 + 2? answer:"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
     made = tmp_path_factory.mktemp("served")
-    random_ = new_model(64, 1)
-    with torch.no_grad():
-        for p in random_.parameters():
-            if p.ndim == 2:
-                p.mul_(6)
-    save_model(random_, made)
+    random_model(made, 64, 1)
     return LocalModel.load(made, "lab:test")
 
 

@@ -19,6 +19,7 @@ from aligntax.lab.tasks import TASKS, Example
 from aligntax.lab.world import World
 from aligntax.tasks import SUITES
 from tests.conftest import need
+from tests.support.random_models import random_model
 
 LAB = SUITES / "lab"
 
@@ -94,12 +95,11 @@ def test_lm_eval_runs_them_and_agrees(tmp_path: Path) -> None:
     for module, extra in (("lm_eval", "eval"), ("transformers", "models"), ("torch", "cpu")):
         need(module, extra)
     from aligntax.lab.evaluate import replies
-    from aligntax.lab.train import new_model, save_model
     from aligntax.models.local import LocalModel
 
     limit = 12
     folder = tmp_path / "model"
-    save_model(new_model(32, 0), folder)
+    random_model(folder, 32, 0, times=1)
     found = lm_eval(tmp_path, "hf", {"pretrained": str(folder), "dtype": "float32"}, "lab", limit)
     assert set(found) == {f"{PREFIX}{name}" for name in TASKS}
     model = LocalModel.load(folder)
@@ -119,19 +119,12 @@ def test_lm_eval_through_the_server_agrees_with_lm_eval_on_the_model(tmp_path: P
     """Answers of two tokens and of one, some of which end at once: what an endpoint returns is what the model gives."""
     for module, extra in (("lm_eval", "eval"), ("transformers", "models"), ("torch", "cpu")):
         need(module, extra)
-    import torch
 
     from aligntax.lab.serve import Server
-    from aligntax.lab.train import new_model, save_model
     from aligntax.models.local import LocalModel
 
     folder, tasks = tmp_path / "model", f"{PREFIX}comparing,{PREFIX}addition"
-    random_ = new_model(32, 0)
-    with torch.no_grad():
-        for p in random_.parameters():
-            if p.ndim == 2:
-                p.mul_(6)
-    save_model(random_, folder)
+    random_model(folder, 32, 0)
     wanted = lm_eval(tmp_path, "hf", {"pretrained": str(folder), "dtype": "float32"}, tasks, 15)
     with Server(LocalModel.load(folder, "lab:test")) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

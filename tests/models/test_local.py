@@ -15,8 +15,8 @@ need("transformers", "models")
 
 import torch
 
-from aligntax.lab.train import new_model, save_model
 from aligntax.models.local import LocalModel, Request
+from tests.support.random_models import random_model
 
 TEXTS = [
     "question: what is 1 + 2? answer:",
@@ -29,12 +29,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("model")
-    model = new_model(64, 1)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.ndim == 2:
-                p.mul_(6)  # so that choices are far from ties, and so do not depend on rounding
-    save_model(model, made)
+    random_model(made, 64, 1)
     return made
 
 
@@ -182,6 +177,6 @@ def test_a_temperature_next_to_nothing_is_greedy(model: LocalModel) -> None:
 def test_pickled_weights_are_not_loaded(folder: Path, tmp_path: Path) -> None:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    torch.save(new_model(64, 1).state_dict(), tmp_path / "pytorch_model.bin")
+    torch.save(LocalModel.load(folder).model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(InputError, match="cannot be loaded as a model"):
         LocalModel.load(tmp_path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -70,43 +70,88 @@ class Analysis(Frozen):
         return self
 
 
+class Elicitation(Frozen):
+    """How a model is asked.
+
+    Attributes:
+        template: ``raw`` text, or ``chat`` through the model's own chat template (shots as turns of their own).
+        shots: examples before the question; None takes each task's own number.
+        system: system prompt; in a raw text it stands before everything else.
+        max_tokens: overrides each task's budget for a reply.
+        temperature, top_p: override each task's sampling. trials: how often each question is asked.
+        seed: of the first trial's draws.
+    """
+
+    template: Literal["raw", "chat"] = "raw"
+    shots: Annotated[int, Field(ge=0)] | None = None
+    system: str | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    trials: Annotated[int, Field(ge=1, le=10_000)] = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class Arm(Frozen):
-    """Who was asked. Read from logs: identified by its rows.
+    """Who was asked. Read from logs: identified by its rows. Measured: by the content of its model and how it was asked.
 
     Attributes:
         name: as the ledger calls it.
         parent: the arm it was made from; None for a root.
-        source: file or folder name (never an absolute path).
-        reader: which reader understood it.
-        rows: sha256 of its rows, whatever their order.
+        source: file, folder or model name (never an absolute path).
+        reader: which reader understood it; ``measured`` where a model was asked.
+        identity: sha256 of its rows, whatever their order; or of model and elicitation.
+        elicitation: how the model was asked; None for logs.
+        model: hash of the model alone, the same in all its arms; None for logs.
     """
 
     name: str
     parent: str | None
     source: str
     reader: str
-    rows: str
+    identity: str
+    elicitation: Elicitation | None = None
+    model: str | None = None
+
+
+class TaskUse(Frozen):
+    """A task of a measured study: its name, the hash of its items and settings, and how many items were taken (None: all)."""
+
+    name: str
+    identity: str
+    limit: int | None = None
 
 
 class Study(Frozen):
-    """Which arms, against which baseline, judged how."""
+    """Which arms, against which baseline, judged how.
+
+    Attributes:
+        baseline: name of the arm everything is compared with.
+        arms: the stage tree; the last one is what the study is about.
+        analysis: how changes are judged.
+        tasks: what models were asked; empty for logs.
+        contrasts: pairs compared beside the edges of the tree and the totals.
+    """
 
     baseline: str
     arms: tuple[Arm, ...]
     analysis: Analysis
+    tasks: tuple[TaskUse, ...] = ()
+    contrasts: tuple[tuple[str, str], ...] = ()
 
     @property
     def id(self) -> str:
         """Hash of everything that can move a number: arms by their rows, tree, analysis. File names are left out."""
-        arms = [{"name": a.name, "parent": a.parent, "rows": a.rows} for a in self.arms]
-        return digest({"baseline": self.baseline, "arms": arms, "analysis": self.analysis.model_dump()})[:16]
+        arms = [{"name": a.name, "parent": a.parent, "identity": a.identity} for a in self.arms]
+        tasks = [t.model_dump() for t in self.tasks]
+        return digest({"baseline": self.baseline, "arms": arms, "analysis": self.analysis.model_dump(), "tasks": tasks})[:16]
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """(baseline, candidate) names compared: every edge of the tree, then the baseline to each arm."""
+        """(baseline, candidate) names compared: every edge of the tree, then the baseline to each arm, then the contrasts."""
         edges = [(a.parent, a.name) for a in self.arms if a.parent is not None]
         totals = [(self.baseline, a.name) for a in self.arms if a.name != self.baseline]
-        return tuple(dict.fromkeys([*edges, *totals]))
+        return tuple(dict.fromkeys([*edges, *totals, *self.contrasts]))
 
     @property
     def candidate(self) -> str:

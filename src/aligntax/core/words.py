@@ -120,3 +120,14 @@ def count_text(x: float) -> str:
 
 def items_text(n: int, word: str = "item") -> str:
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
+
+
+def label_text(value: object) -> str | None:
+    """A label as text; None where the log has none (null, or an empty string)."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

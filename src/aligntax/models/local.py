@@ -16,7 +16,7 @@ import torch
 from aligntax.core.errors import InputError
 from aligntax.core.words import printable
 
-_COLD = 1e-5
+COLD = 1e-5
 """Below this temperature the most likely token is taken: the quotient would overflow, and nothing else would be drawn."""
 
 
@@ -60,6 +60,18 @@ class Reply:
     reason: str | None = None
 
 
+def choose(logprobs: torch.Tensor, request: Request, draws: torch.Generator) -> int:
+    """The next token by its (V,) log-probabilities, on the processor: the most likely one, or one drawn."""
+    if request.temperature < COLD:
+        return int(logprobs.argmax())
+    probs = (logprobs / request.temperature).softmax(-1)
+    if request.top_p < 1:
+        sorted_, order = probs.sort(descending=True)
+        sorted_[sorted_.cumsum(0) - sorted_ >= request.top_p] = 0
+        return int(order[torch.multinomial(sorted_, 1, generator=draws)])
+    return int(torch.multinomial(probs, 1, generator=draws))
+
+
 class LocalModel:
     """A causal language model with its tokenizer."""
 
@@ -72,8 +84,14 @@ class LocalModel:
         self.context = int(getattr(model.config, "max_position_embeddings", 2048))
 
     @classmethod
-    def load(cls, folder: Path, name: str | None = None) -> LocalModel:
+    def load(cls, folder: Path, name: str | None = None, *, dtype: Any = torch.float32, device: str = "cpu") -> LocalModel:
         """A model folder: safetensors and JSON, nothing that could run code.
+
+        Args:
+            folder: with config.json, safetensors and a tokenizer.
+            name: for people; default the folder's.
+            dtype: a torch type, or ``auto`` for the one the weights are stored in.
+            device: where to compute.
 
         Raises:
             InputError: if the folder is not a complete model.
@@ -89,7 +107,9 @@ class LocalModel:
         try:
             options = {"local_files_only": True, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            model, found = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
+            model, found = AutoModelForCausalLM.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, dtype=dtype, **options
+            )
         except Exception as error:  # noqa: BLE001 - the libraries raise almost anything on a broken file
             raise InputError(f"{printable(str(folder))} cannot be loaded as a model: {printable(str(error))[:300]}") from None
         finally:
@@ -103,7 +123,7 @@ class LocalModel:
                 f"{printable(str(folder))} is no complete model: {len(gaps)} weights are missing or have another shape, the first of them "
                 f"{printable(gaps[0])[:100]}"
             )
-        return cls(model, tokenizer, name or folder.name)
+        return cls(model.to(device), tokenizer, name or folder.name)
 
     # -- text and tokens ----------------------------------------------------------------------------------------------
 
@@ -117,15 +137,7 @@ class LocalModel:
         Raises:
             InputError: if the tokenizer has no chat template, or the template refuses the messages.
         """
-        from jinja2 import TemplateError
-
-        if not self.tokenizer.chat_template:
-            raise InputError(f"{printable(self.name)} has no chat template")
-        try:
-            text = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-        except TemplateError as error:
-            raise InputError(f"the chat template refuses these messages: {printable(str(error))}") from None
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(self.tokenizer(render_chat(self.tokenizer, self.name, messages), add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """Text of token ids."""
@@ -166,7 +178,7 @@ class LocalModel:
             InputError: if a prompt leaves no room in the context.
         """
         for request in requests:
-            self._check(request.tokens, room=1)
+            self.check(request.tokens, room=1)
         if not requests:
             return
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
@@ -202,30 +214,22 @@ class LocalModel:
             tokens = torch.tensor([[chosen[k]] for k in going], device=self.device)
             mask = torch.cat([mask, torch.ones(len(rows), 1, dtype=mask.dtype, device=self.device)], 1)
 
-    def _check(self, tokens: Sequence[int], room: int) -> None:
+    def check(self, tokens: Sequence[int], room: int) -> None:
+        """Whether tokens can be computed, and leave room for so many more.
+
+        Raises:
+            InputError: if not.
+        """
         size = len(self.model.get_input_embeddings().weight)
         if not tokens or any(not 0 <= t < size for t in tokens):
             raise InputError(f"at least one token is needed, each from 0 to {size - 1}")
         if len(tokens) > self.context - room:
             raise InputError(f"{len(tokens)} tokens are too many: {printable(self.name)} takes at most {self.context - room}")
 
-    @staticmethod
-    def _choose(logprobs: torch.Tensor, request: Request, draws: torch.Generator) -> int:
-        if request.temperature < _COLD:
-            return int(logprobs.argmax())
-        probs = (logprobs / request.temperature).softmax(-1)
-        if request.top_p < 1:
-            sorted_, order = probs.sort(descending=True)
-            sorted_[sorted_.cumsum(0) - sorted_ >= request.top_p] = 0
-            return int(order[torch.multinomial(sorted_, 1, generator=draws)])
-        return int(torch.multinomial(probs, 1, generator=draws))
+    _choose = staticmethod(choose)
 
     def _extend(self, reply: Reply, request: Request, token: int, logprobs: torch.Tensor) -> None:
-        top: tuple[tuple[int, float], ...] = ()
-        if request.top:
-            values, ids = logprobs.topk(min(request.top, len(logprobs)))
-            top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-        reply.tokens.append(Token(token, float(logprobs[token]), top))
+        reply.tokens.append(Token(token, float(logprobs[token]), alternatives(logprobs, request.top)))
         if token in self.ends:
             reply.reason = "stop"
             return
@@ -233,8 +237,12 @@ class LocalModel:
         found = [at for stop in request.stops if (at := reply.text.find(stop)) >= 0]
         if found:
             reply.text, reply.reason = reply.text[: min(found)], "stop"
-        elif len(reply.tokens) >= request.max_tokens or len(request.tokens) + len(reply.tokens) >= self.context:
+        elif self.full(request, reply):
             reply.reason = "length"
+
+    def full(self, request: Request, reply: Reply) -> bool:
+        """Whether there is no room for another token, in the request's budget or in the context."""
+        return len(reply.tokens) >= request.max_tokens or len(request.tokens) + len(reply.tokens) >= self.context
 
     # -- scoring ----------------------------------------------------------------------------------------------------------
 
@@ -250,7 +258,7 @@ class LocalModel:
             InputError: if a sequence is empty, longer than the context, or holds unknown ids.
         """
         for sequence in sequences:
-            self._check(sequence, room=0)
+            self.check(sequence, room=0)
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         width = max(len(s) for s in sequences)
         tokens = torch.tensor([[*s, *[pad] * (width - len(s))] for s in sequences], device=self.device)
@@ -260,7 +268,30 @@ class LocalModel:
         for row, sequence in zip(logprobs, sequences, strict=True):
             scored = []
             for at, token in enumerate(sequence[1:]):
-                values, ids = row[at].topk(min(top, row.shape[-1])) if top else (torch.empty(0), torch.empty(0))
-                scored.append(Token(int(token), float(row[at, token]), tuple(zip(map(int, ids.tolist()), values.tolist(), strict=True))))
+                scored.append(Token(int(token), float(row[at, token]), alternatives(row[at], top)))
             found.append(scored)
         return found
+
+
+def alternatives(logprobs: torch.Tensor, top: int) -> tuple[tuple[int, float], ...]:
+    """The so many most likely tokens of (V,) log-probabilities, with these."""
+    if not top:
+        return ()
+    values, ids = logprobs.topk(min(top, len(logprobs)))
+    return tuple(zip(ids.tolist(), values.tolist(), strict=True))
+
+
+def render_chat(tokenizer: Any, name: str, messages: Sequence[dict[str, str]]) -> str:
+    """A conversation as text, ready for the assistant's turn.
+
+    Raises:
+        InputError: if the tokenizer has no chat template, or the template refuses the messages.
+    """
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        raise InputError(f"{printable(name)} has no chat template")
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+    except TemplateError as error:
+        raise InputError(f"the chat template refuses these messages: {printable(str(error))}") from None

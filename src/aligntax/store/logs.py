@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aligntax.core.errors import InputError, LogError
-from aligntax.core.samples import Outcome
+from aligntax.core.items import Value
 from aligntax.core.words import printable
 from aligntax.store.jsonio import json_rows, opened, shown
 
@@ -41,15 +41,6 @@ class Want:
     cluster: str | None = None
     by: str | None = None
     columns: Columns = field(default_factory=Columns)
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One score of one sample: ``value`` None where there is none; ``extracted`` is what a parser took from the answer."""
-
-    value: float | None
-    outcome: Outcome = Outcome.SCORED
-    extracted: str | None = None
 
 
 @dataclass(slots=True)
@@ -249,14 +240,3 @@ def _what(seen: Sighting) -> str:
     if seen.first_object is not None:
         return f" (JSON rows with keys {printable(', '.join(list(seen.first_object)[:8]))})"
     return ""
-
-
-def label_text(value: object) -> str | None:
-    """A label as text; None where the log has none (null, or an empty string)."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)

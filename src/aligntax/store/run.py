@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from aligntax.core.errors import LogError, RunError
 from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.samples import OUTCOMES
-from aligntax.core.study import Analysis, Arm, Study
+from aligntax.core.study import Study
 from aligntax.core.words import printable
 from aligntax.store.jsonio import load_json, shown
 from aligntax.store.loading import quoted
@@ -210,9 +210,7 @@ def load_run(path: Path) -> StoredRun:
     try:
         document = yaml.safe_load((path / "study.yaml").read_text(encoding="utf-8"))
         document.pop("id", None)
-        study = Study(
-            baseline=document["baseline"], arms=tuple(Arm(**a) for a in document["arms"]), analysis=Analysis(**document["analysis"])
-        )
+        study = Study.model_validate(document)
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{shown(path / 'study.yaml')} is no study of this version: {_why(error)}") from None
     provenance = load_json(path / "provenance.json")
@@ -247,7 +245,7 @@ def load_rows(run: StoredRun) -> Rows:
                 [arm.name],
             )
             settings = facts.get(arm.name, {}).get("settings", {})
-            rows.arms.append(ArmRows(arm.name, k, arm.source, arm.reader, LogFacts(settings=settings), arm.rows, 0))
+            rows.arms.append(ArmRows(arm.name, k, arm.source, arm.reader, LogFacts(settings=settings), arm.identity, 0))
     except duckdb.Error as error:
         rows.close()
         raise LogError(f"{shown(run.path)} cannot be read: {first_line(error)}") from None

@@ -16,10 +16,11 @@ from typing import Any
 
 from aligntax.core.errors import LogError
 from aligntax.core.ids import digest
+from aligntax.core.items import Value
 from aligntax.core.samples import MAX_SCORE, Outcome
-from aligntax.core.words import printable
+from aligntax.core.words import label_text, printable
 from aligntax.store.jsonio import json_rows, load_json, opened, shown
-from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, Value, Want, label_text, reader
+from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, Want, reader
 
 _SAMPLES = re.compile(r"^samples_(?P<task>.+?)_(?P<date>\d{4}-\d{2}-\d{2}T\d{2}[-:]\d{2}[-:]\d{2}(?:\.\d+)?)\.jsonl$")
 _RESULTS = re.compile(r"^results_(?P<date>.+)\.json$")
@@ -154,8 +155,11 @@ def _sample(task: str, row: Mapping[str, Any], want: Want, facts: LogFacts, wher
     suffix = str(row.get("filter") or "none")
     elements: dict[str, list[float]] = {}
     for name in _metric_names(row):
-        key = f"{name},{suffix}"
-        if (task, name) in facts.higher_is_better:
+        # What lm-eval logs per sample under this name is a log-likelihood; its results say "lower is better" of the perplexity made of it.
+        key = f"{'log_likelihood' if name == 'perplexity' else name},{suffix}"
+        if name == "perplexity":
+            facts.higher_is_better[task, key] = True
+        elif (task, name) in facts.higher_is_better:
             facts.higher_is_better.setdefault((task, key), facts.higher_is_better[task, name])
         value = row.get(name)
         if isinstance(value, list) and value and all(_is_number(v) and v in (0, 1) for v in value):

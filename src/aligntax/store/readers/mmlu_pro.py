@@ -12,10 +12,11 @@ from typing import Any
 
 from aligntax.core.errors import LogError
 from aligntax.core.ids import item_content
+from aligntax.core.items import Value
 from aligntax.core.samples import Outcome
-from aligntax.core.words import printable
+from aligntax.core.words import label_text, printable
 from aligntax.store.jsonio import json_rows, opened
-from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, Value, Want, label_text, reader
+from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, Want, reader
 
 TASK, METRIC = "mmlu_pro", "accuracy"
 _NEEDED = ("question_id", "question", "answer", "pred")

@@ -14,10 +14,11 @@ from typing import Any
 
 from aligntax.core.errors import InputError, LogError
 from aligntax.core.ids import item_content
+from aligntax.core.items import Value
 from aligntax.core.samples import MAX_SCORE, MAX_TRIAL, OUTCOMES, Outcome
-from aligntax.core.words import printable
+from aligntax.core.words import label_text, printable
 from aligntax.store.jsonio import json_rows, opened, shown
-from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, TableQuery, Value, Want, label_text, reader
+from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, TableQuery, Want, reader
 
 TASK = "table"
 _SEPARATORS = (",", "\t", ";", "|")

@@ -1,0 +1,98 @@
+"""Every answer that a model gave, kept by the identity of its request: a killed run goes on, and nothing is asked twice.
+
+One SQLite file (standard library; safe against a kill at any moment, and against several writers). Failures are not kept: they are asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aligntax.core.asks import Answer, Diverged, Failure, Generated, Scored
+from aligntax.core.errors import RunError
+from aligntax.core.words import printable
+
+_TABLE = "answers_1"
+_MANY = 500
+
+
+class Answers:
+    """A store of answers. A context manager; ``None`` as path keeps them in memory.
+
+    Raises:
+        RunError: if the file is no store of answers, or cannot be written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(":memory:" if path is None else path, timeout=60)
+            self._db.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE} (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID")
+            self._db.commit()
+        except (sqlite3.Error, OSError) as error:
+            raise RunError(f"answers cannot be kept in {printable(str(path))}: {printable(str(error))}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._db.close()
+
+    def known(self, ids: Iterable[str]) -> dict[str, Answer]:
+        """The answers there are to these requests; what cannot be read counts as not there."""
+        found: dict[str, Answer] = {}
+        rest = iter(ids)
+        while some := tuple(islice(rest, _MANY)):
+            marks = ",".join("?" * len(some))
+            for key, body in self._db.execute(f"SELECT id, body FROM {_TABLE} WHERE id IN ({marks})", some):
+                answer = _read(body)
+                if answer is not None:
+                    found[key] = answer
+        return found
+
+    def keep(self, answers: Sequence[tuple[str, Answer]]) -> None:
+        """Store answers, all of them or none; failures are left out.
+
+        Raises:
+            RunError: if they cannot be written.
+        """
+        rows = [(key, json.dumps(_body(answer), allow_nan=False)) for key, answer in answers if not isinstance(answer, Failure)]
+        try:
+            with self._db:
+                self._db.executemany(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            raise RunError(f"answers cannot be kept in {printable(str(self.path))}: {printable(str(error))}") from None
+
+
+def _body(answer: Answer) -> list[Any]:
+    if isinstance(answer, Scored):
+        # Minus infinity is a log-probability; JSON has no word for it.
+        return ["scored", [None if x == float("-inf") else x for x in answer.logprobs], [int(g) for g in answer.greedy]]
+    if isinstance(answer, Generated):
+        return ["generated", answer.text, answer.reason, answer.tokens]
+    if isinstance(answer, Diverged):
+        return ["diverged", *astuple(answer)]
+    raise TypeError(f"a {type(answer).__name__} is not kept")
+
+
+def _read(body: str) -> Answer | None:
+    try:
+        kind, *rest = json.loads(body)
+        if kind == "scored":
+            return Scored(tuple(float("-inf") if x is None else float(x) for x in rest[0]), tuple(bool(g) for g in rest[1]))
+        if kind == "generated" and rest[1] in ("stop", "length"):
+            return Generated(str(rest[0]), rest[1], rest[2])
+        if kind == "diverged":
+            kl, reverse, js, one, two = map(float, rest[1:6])
+            return Diverged(int(rest[0]), kl, reverse, js, one, two, int(rest[6]))
+    except (ValueError, TypeError, IndexError):
+        pass
+    return None
