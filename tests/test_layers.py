@@ -20,12 +20,12 @@ LAYER = {
 ALLOWED = {
     "core": {"pydantic"},
     "stats": {"numpy", "scipy"},
-    "flow": {"numpy", "scipy"},
+    "flow": {"numpy", "scipy", "pydantic", "yaml"},
     "store": {"numpy", "duckdb", "yaml", "pydantic"},
     "report": {"altair", "vl_convert", "jinja2", "markupsafe", "rich"},
-    "models": {"torch", "transformers", "jinja2", "numpy", "pydantic"},
+    "models": {"torch", "transformers", "peft", "huggingface_hub", "jinja2", "numpy", "pydantic", "httpx2", "lm_eval"},
     "lab": {"torch", "transformers", "tokenizers", "filelock", "safetensors", "trl", "datasets", "numpy", "pydantic", "yaml"},
-    "tasks": {"datasets"},  # the suites bring the loader that lm-eval calls
+    "tasks": {"datasets", "jinja2", "lm_eval", "numpy", "pydantic", "yaml"},  # the suites bring the loader that lm-eval calls
     "cli": {"typer", "rich"},
 }
 

@@ -109,7 +109,7 @@ def test_stages_on_the_command_line(logs: tuple[Path, Path], tmp_path: Path, ali
 
 
 def test_the_demo_says_that_it_is_simulated(tmp_path: Path, aligntax: Run) -> None:
-    done = aligntax("demo")
+    done = aligntax("demo", "--simulated")
     assert done.returncode == 0
     assert "simulated logs: drawn from known probabilities, no model was run" in done.stderr
     assert "simulated-base -> simulated-dpo" in done.stdout

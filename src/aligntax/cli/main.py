@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,13 +15,29 @@ import typer
 
 from aligntax import __version__
 from aligntax.cli import lab
+from aligntax.cli.measure import measure, run_study
+from aligntax.cli.shared import (
+    BootstrapOption,
+    ByOption,
+    ClusterOption,
+    JsonOption,
+    KindOption,
+    LevelOption,
+    MarginOption,
+    MarkdownOption,
+    SeedOption,
+    drawing,
+    key_values,
+    metric_scales,
+    note,
+    print_ledger,
+    two_names,
+)
 from aligntax.core.errors import AligntaxError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from aligntax.core.ledger import Ledger
-    from aligntax.report.drawing import Draw
 
 app = typer.Typer(
     name="aligntax",
@@ -63,32 +78,13 @@ def diff(
         ),
     ] = None,
     names: Annotated[str, typer.Option(metavar="A,B", help="Names of the two arms.")] = "base,candidate",
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COL",
-            help="Column of what was sampled or shares text: source document, passage, seed question. Items of one source are not independent.",
-        ),
-    ] = None,
-    by: Annotated[str | None, typer.Option(metavar="COL", help="Column that splits each task into subgroups.")] = None,
-    margin: Annotated[
-        str | None,
-        typer.Option(
-            metavar="E",
-            help="The loss that starts to matter: 0.01 is one point of an accuracy; 5% is a share of the baseline. Default: 0.01 for fractions, by kind otherwise.",
-        ),
-    ] = None,
-    level: Annotated[float, typer.Option(metavar="L", help="Confidence level.")] = 0.95,
-    bootstrap: Annotated[
-        int, typer.Option(metavar="B", help="Resamples of a percentile bootstrap beside the interval (a cross-check).")
-    ] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--kind", metavar="TASK=KIND", help="Kind of a task, name or pattern (repeat): performance, safety, over_refusal, ..."
-        ),
-    ] = None,
+    cluster: ClusterOption = None,
+    by: ByOption = None,
+    margin: MarginOption = None,
+    level: LevelOption = 0.95,
+    bootstrap: BootstrapOption = 0,
+    seed: SeedOption = 0,
+    kind: KindOption = None,
     lower_is_better: Annotated[
         list[str] | None, typer.Option("--lower-is-better", metavar="METRIC", help="A metric for which less is better (repeat).")
     ] = None,
@@ -104,10 +100,8 @@ def diff(
     outcome: Annotated[str | None, typer.Option("--outcome", metavar="COL", help="Tables: column of outcomes [outcome].")] = None,
     metric: Annotated[str | None, typer.Option("--metric", metavar="COL", help="Tables: column of metric names [metric].")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run; default aligntax-runs/<study id>.")] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print ledger.json and nothing else (and write no run unless --out names one).")
-    ] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the comparison as Markdown, for a pull request.")] = False,
+    json: JsonOption = False,
+    markdown: MarkdownOption = False,
 ) -> None:
     """Compare evaluation logs item by item; no model is run.
 
@@ -128,12 +122,12 @@ def diff(
     from aligntax.store.run import check_target, write_run
 
     analysis = analysis_of(
-        margin, level, cluster, by, _pairs(kind, "--kind", "TASK=KIND"), lower_is_better or (), _scales(scale), bootstrap, seed
+        margin, level, cluster, by, key_values(kind, "--kind", "TASK=KIND"), lower_is_better or (), metric_scales(scale), bootstrap, seed
     )
-    arms = chain(base, candidate, _names(names), [_stage(s) for s in stage or ()])
+    arms = chain(base, candidate, two_names(names), [_stage(s) for s in stage or ()])
     want = Want(cluster, by, Columns(item=item, score=score, task=task, trial=trial, answer=answer, outcome=outcome, metric=metric))
     writes = out is not None or not json
-    with _Progress() as say, _drawing(writes) as draw, diff_logs(arms, analysis, want, say) as comparison:
+    with _Progress() as say, drawing(writes) as draw, diff_logs(arms, analysis, want, say) as comparison:
         target = out or DEFAULT_RUNS / comparison.study.id
         if writes:
             say("rendering", 0)
@@ -141,12 +135,16 @@ def diff(
 
             check_target(target, comparison.study.id)
             write_run(target, comparison.study, comparison.ledger, comparison.provenance, comparison.rows, lambda: render(comparison, draw))
-        left_out = [(arm, note) for arm, facts in comparison.provenance["arms"].items() for note in facts["left_out"]]
-    for arm, note in left_out:
-        _say(f"{arm}: {note}")
-    _print_ledger(comparison.ledger, json=json, markdown=markdown)
+        left_out = [(arm, text) for arm, facts in comparison.provenance["arms"].items() for text in facts["left_out"]]
+    for arm, text in left_out:
+        note(f"{arm}: {text}")
+    print_ledger(comparison.ledger, json=json, markdown=markdown)
     if writes:
-        _say(f"report: {target / 'report.html'}")
+        note(f"report: {target / 'report.html'}")
+
+
+app.command()(measure)
+app.command("run")(run_study)
 
 
 @app.command()
@@ -158,7 +156,7 @@ def show(
     """Print a run's ledger: the table, what each verdict means, and which doubts there are."""
     from aligntax.store.run import load_run
 
-    _print_ledger(load_run(run).ledger, json=json, all_checks=all_)
+    print_ledger(load_run(run).ledger, json=json, all_checks=all_)
 
 
 @app.command()
@@ -181,7 +179,7 @@ def flips(
     from aligntax.store.run import load_run
 
     stored = load_run(run)
-    names = (stored.study.baseline, stored.study.candidate) if pair is None else _names(pair, "--pair")
+    names = (stored.study.baseline, stored.study.candidate) if pair is None else two_names(pair, "--pair")
     direction = "both" if lost == gained else "lost" if lost else "gained"
     with reopen(stored) as comparison:
         chosen = metric or next((e.metric for e in stored.ledger if e.kind != "format"), "(none)")
@@ -190,7 +188,7 @@ def flips(
         for flip in found:
             typer.echo(dumps(asdict(flip), ensure_ascii=False))
         return
-    _say(f"{total:,} items changed in {chosen}, {names[0]} to {names[1]}" + ("" if direction == "both" else f" ({direction})"))
+    note(f"{total:,} items changed in {chosen}, {names[0]} to {names[1]}" + ("" if direction == "both" else f" ({direction})"))
     console().print(flips_view(found, total))
 
 
@@ -205,14 +203,14 @@ def report(
 
     stored = load_run(run)
     if markdown:
-        _print_ledger(stored.ledger, markdown=True)
+        print_ledger(stored.ledger, markdown=True)
         return
     from aligntax.flow.stored import reopen
     from aligntax.report.page import render
 
     with reopen(stored) as comparison:
         page = render(comparison)
-    _say(f"report: {replace_report(run, page) if out is None else write_text(out, page)}")
+    note(f"report: {replace_report(run, page) if out is None else write_text(out, page)}")
 
 
 @app.command()
@@ -231,17 +229,22 @@ def export(
     if out is None:
         sys.stdout.write(text)
     else:
-        _say(f"written: {write_text(out, text)}")
+        note(f"written: {write_text(out, text)}")
 
 
 @app.command()
 def demo(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run; default aligntax-runs/<study id>.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="The first N items of every task.")] = None,
+    simulated: Annotated[bool, typer.Option("--simulated", help="Compare simulated logs instead: needs no torch, runs no model.")] = False,
 ) -> None:
-    """Compare an example that ships with aligntax: simulated logs of a base model, an SFT stage and a DPO stage."""
+    """The main job on the embedded models: base to SFT to DPO, and a clumsy branch, asked raw and in a chat."""
+    if not simulated:
+        measure("lab:base", "lab:dpo", stage=["clumsy=lab:clumsy@base", "sft=lab:sft"], names="base,dpo", limit=limit, out=out)
+        return
     from importlib.resources import as_file, files
 
-    _say("simulated logs: drawn from known probabilities, no model was run")
+    note("simulated logs: drawn from known probabilities, no model was run")
     with as_file(files("aligntax") / "examples") as folder:
         diff(
             folder / "simulated-base.csv",
@@ -252,6 +255,21 @@ def demo(
         )
 
 
+@app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def lm_eval(ctx: typer.Context) -> None:
+    """Run lm-eval on this engine: 'lm_eval run --model aligntax' with its own options, tasks and logs.
+
+    Example: aligntax lm-eval --model_args pretrained=lab:base --tasks lab --include_path DIR --log_samples --output_path base
+    """
+    from aligntax.models import lm_eval_model  # lm-eval finds models that are imported
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # lm-eval's own default is a CUDA device, there or not.
+    device = [] if any(arg.split("=")[0] == "--device" for arg in ctx.args) else ["--device", "auto"]
+    sys.argv = ["lm_eval", "run", "--model", lm_eval_model.NAME, *device, *ctx.args]
+    lm_eval_model.command_line()
+
+
 @app.command()
 def doctor() -> None:
     """What is installed, which extras are missing, and the command that adds them."""
@@ -259,34 +277,6 @@ def doctor() -> None:
 
     for line in report_lines():
         typer.echo(line)
-
-
-def _names(text: str, option: str = "--names") -> tuple[str, str]:
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) != 2 or not all(parts):
-        raise InputError(f"{option} takes two names separated by a comma, got {text!r}")
-    return parts[0], parts[1]
-
-
-def _pairs(values: list[str] | None, option: str, form: str) -> dict[str, str]:
-    out = {}
-    for value in values or ():
-        key, found, right = value.partition("=")
-        if not (found and key and right):
-            raise InputError(f"{option} takes {form}, got {value!r}")
-        out[key] = right
-    return out
-
-
-def _scales(values: list[str] | None) -> dict[str, tuple[float, float]]:
-    out = {}
-    for metric, text in _pairs(values, "--scale", "METRIC=LOW:HIGH").items():
-        low, _, high = text.partition(":")
-        try:
-            out[metric] = (float(low), float(high))
-        except ValueError:
-            raise InputError(f"--scale takes METRIC=LOW:HIGH with two numbers, got {metric}={text!r}") from None
-    return out
 
 
 def _stage(text: str) -> tuple[str, Path, str | None]:
@@ -300,40 +290,6 @@ def _stage(text: str) -> tuple[str, Path, str | None]:
     return name, Path(path), parent
 
 
-def _print_ledger(ledger: Ledger, *, json: bool = False, markdown: bool = False, all_checks: bool = False) -> None:
-    if json:
-        sys.stdout.write(ledger.to_json())
-    elif markdown:
-        from aligntax.report.markdown import markdown as as_markdown
-
-        sys.stdout.write(as_markdown(ledger))
-    else:
-        from aligntax.report.terminal import console, ledger_view
-
-        console().print(ledger_view(ledger, all_checks=all_checks))
-
-
-def _say(text: str) -> None:
-    from aligntax.core.words import printable
-
-    typer.echo(printable(text)[:2000], err=True)
-
-
-@contextmanager
-def _drawing(wanted: bool) -> Iterator[Draw]:
-    """A way to draw charts: a process that warms up while logs are read, where a second processor is there for it."""
-    from aligntax.report.drawing import DrawingProcess, draw_here
-
-    if not wanted or (os.cpu_count() or 1) < 2:
-        yield draw_here
-        return
-    process = DrawingProcess()
-    try:
-        yield process.draw
-    finally:
-        process.close()
-
-
 class _Progress:
     """A spinner on stderr that says what is being done; nothing when stderr is no terminal."""
 
@@ -344,9 +300,9 @@ class _Progress:
 
             self.status = console(stderr=True).status("starting")
             self.status.start()
-        return self._say
+        return self.say
 
-    def _say(self, what: str, rows: int) -> None:
+    def say(self, what: str, rows: int) -> None:
         if self.status is not None:
             from aligntax.core.words import printable
 
@@ -369,7 +325,7 @@ def run() -> None:
     try:
         code = app(standalone_mode=False)
     except AligntaxError as error:
-        _say(f"error: {error}")
+        note(f"error: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
@@ -390,11 +346,11 @@ def _unexpected(error: Exception) -> int:
     """Usage errors of the option parser, and bugs."""
     if hasattr(error, "format_message"):
         command = getattr(getattr(error, "ctx", None), "command_path", "aligntax")
-        _say(f"error: {error.format_message().replace(chr(10), ' ').rstrip('.')}; see '{command} --help'")
+        note(f"error: {error.format_message().replace(chr(10), ' ').rstrip('.')}; see '{command} --help'")
         return int(getattr(error, "exit_code", 2))
     if os.environ.get("ALIGNTAX_TRACEBACK"):
         raise error
-    _say(
+    note(
         f"error: aligntax failed unexpectedly ({type(error).__name__}: {error}); set ALIGNTAX_TRACEBACK=1 to see where, and please report it"
     )
     return 1

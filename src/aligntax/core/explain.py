@@ -11,6 +11,7 @@ from aligntax.core.words import (
     change_unit,
     count_text,
     exact_text,
+    interval_text,
     percent,
     printable,
     size_text,
@@ -30,6 +31,13 @@ def headline(entry: Entry) -> str:
     if entry.change is None:
         return f"{name}: {VERDICT_WORDS[entry.verdict]}, nothing to compare."
     unit, error = entry.unit, error_of(entry)
+    if entry.kind == "divergence":
+        span = (
+            ""
+            if entry.ci_low is None or entry.ci_high is None
+            else f" ({percent(entry.level, 0)} interval {size_text(entry.ci_low, unit, error)} to {size_text(entry.ci_high, unit, error)})"
+        )
+        return f"{name} is {size_text(entry.change, unit, error)} over {entry.n:,} answers{span}."
     moved = "did not move" if entry.change == 0 else "rose" if entry.change > 0 else "fell"
     amount = "" if entry.change == 0 else f" by {size_text(entry.change, unit, error)}"
     where = f"{entry.n:,} items" + (f" from {entry.clusters} sources" if entry.clusters else "")
@@ -43,7 +51,29 @@ def headline(entry: Entry) -> str:
 
 
 def reasons(entry: Entry) -> list[str]:
-    """Why the verdict is what it is, and what would change an undetermined one."""
+    """Why the verdict is what it is, what would change an undetermined one, and what of the change is the template's."""
+    return [*_reasons(entry), *_split(entry)]
+
+
+def _split(entry: Entry) -> list[str]:
+    """The two-by-two split: what weights did, what the way of asking did."""
+    if entry.detail("weights_effect") is None:
+        return []
+    said = {name: _effect(entry, name) for name in ("weights_effect", "elicitation_effect", "interaction")}
+    return [
+        f"The weights account for {said['weights_effect']}, asking in a chat instead of raw for {said['elicitation_effect']}; "
+        f"the weights' effect in a chat differs from that at raw by {said['interaction']}."
+    ]
+
+
+def _effect(entry: Entry, name: str) -> str:
+    interval = entry.details.get(f"{name}_ci")
+    low, high = interval if isinstance(interval, list) else (None, None)
+    error = None if low is None or high is None else (high - low) / 4
+    return f"{change_number(entry.detail(name) or 0.0, entry.unit, error)} {interval_text(low, high, entry.unit, error)}"
+
+
+def _reasons(entry: Entry) -> list[str]:
     unit, margin = entry.unit, entry.margin
     if entry.change is None or entry.ci_low is None:
         return []

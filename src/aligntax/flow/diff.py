@@ -14,12 +14,13 @@ from typing import Any, Self
 import numpy as np
 
 from aligntax.core.errors import InputError
-from aligntax.core.ledger import Ledger
+from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.study import Analysis, Arm, Study, check_tree
 from aligntax.core.words import printable
 from aligntax.flow.compare import MetricTable, PairNotes, StudyNotes, compare
 from aligntax.flow.judge import MetricFacts
 from aligntax.flow.scores import BoolArray, difference, item_scores
+from aligntax.flow.split import with_splits
 from aligntax.store.logs import LogFacts, Want, find_reader
 from aligntax.store.rows import Flip, Items, MetricRows, Rows
 
@@ -154,6 +155,10 @@ class Comparison:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.rows.close()
 
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Entries that were not made from scores."""
+        self.ledger = self.ledger.model_copy(update={"entries": (*self.ledger.entries, *entries)})
+
     def flips(
         self, baseline: str, candidate: str, metric: str, *, task: str | None = None, direction: str = "both", limit: int | None = None
     ) -> tuple[int, list[Flip]]:
@@ -220,7 +225,7 @@ def diff_logs(arms: Sequence[ArmSource], analysis: Analysis, want: Want, progres
         study = Study(
             baseline=arms[0].name,
             arms=tuple(
-                Arm(name=a.name, parent=a.parent, source=r.source, reader=r.reader, rows=r.rows)
+                Arm(name=a.name, parent=a.parent, source=r.source, reader=r.reader, identity=r.rows)
                 for a, r in zip(arms, rows.arms, strict=True)
             ),
             analysis=analysis,
@@ -242,6 +247,7 @@ def compare_rows(study: Study, rows: Rows, facts: Sequence[LogFacts], say: Calla
     tables = metric_tables(study, items, rows, facts)
     notes = _notes(study, rows, facts)
     entries = compare(study, items, tables, notes, lambda metric: say(f"comparing {metric}", 0))
+    entries = with_splits(study, entries, tables, items)
     ledger = Ledger(study=study.id, baseline=study.baseline, entries=tuple(entries))
     return Comparison(study, ledger, _provenance(rows, facts, tables, items), rows, tables, items)
 

@@ -18,21 +18,26 @@ if TYPE_CHECKING:
 COLOURS = {"tax": "#d55e00", "gain": "#0072b2", "no tax": "#009e73", "undetermined": "#6b6b6b", "-": "#6b6b6b"}
 _SHAPES = {"tax": "triangle-down", "gain": "triangle-up", "no tax": "circle", "undetermined": "diamond", "-": "diamond"}
 MAX_ROWS = 60
+NAMED = 6
+"""Points of a scatter plot that are named although nothing was established there: the farthest to the right."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """What a forest plot shows: plain values, so that another process can draw it.
+    """What a plot shows: plain values, so that another process can draw it.
 
     Attributes:
-        rows: (label, change, low, high, verdict in words) per row, in the unit of ``axis``.
-        axis: title of the horizontal axis.
+        rows: (label, change, low, high, verdict in words) per row, in the unit of ``axis``. In a scatter plot ``low`` is the place on the
+            horizontal axis.
+        axis: title of the axis of changes.
         margin: half-width of the grey band; None for no band.
+        across: title of a scatter plot's horizontal axis; empty for a forest plot.
     """
 
     rows: tuple[tuple[str, float, float | None, float | None, str], ...]
     axis: str
     margin: float | None
+    across: str = ""
 
 
 def forest_plot(entries: Sequence[Entry]) -> Plot:
@@ -54,6 +59,24 @@ def forest_plot(entries: Sequence[Entry]) -> Plot:
     )
 
 
+def scatter_plot(points: Sequence[tuple[Entry, float]], across: str) -> Plot:
+    """Changes, all in one unit, against another quantity of the same comparison."""
+    unit = points[0][0].unit
+    factor = 100.0 if is_fraction(unit) else 1.0
+    far = sorted((x for _, x in points), reverse=True)[:NAMED][-1]
+    settled = {"tax", "gain"}
+    names = _labels([entry for entry, _ in points])
+    names = [name if e.verdict in settled or x >= far else "" for name, (e, x) in zip(names, points, strict=True)]
+    return Plot(
+        rows=tuple(
+            (name, (e.change or 0.0) * factor, x, None, VERDICT_WORDS[e.verdict]) for name, (e, x) in zip(names, points, strict=True)
+        ),
+        axis=f"change ({printable(change_unit(unit))})",
+        margin=None,
+        across=across,
+    )
+
+
 def svg(plot: Plot) -> str:
     """Draw a plot as an SVG string."""
     import vl_convert
@@ -64,6 +87,28 @@ def svg(plot: Plot) -> str:
 
 def chart(plot: Plot) -> altair.LayerChart:
     """The Altair chart behind ``svg``."""
+    return _scatter(plot) if plot.across else _forest(plot)
+
+
+def _scatter(plot: Plot) -> altair.LayerChart:
+    import altair as alt
+
+    keys = ("task", "change", "x", "none", "verdict")
+    verdicts = [v for v in COLOURS if any(row[4] == v for row in plot.rows)]
+    base = alt.Chart(alt.InlineData(values=[dict(zip(keys, row, strict=True)) for row in plot.rows]))
+    x, y = alt.X("x:Q", title=plot.across), alt.Y("change:Q", title=plot.axis)
+    points = base.mark_point(filled=True, size=70, opacity=1).encode(
+        x=x,
+        y=y,
+        color=alt.Color("verdict:N", title=None, scale=alt.Scale(domain=verdicts, range=[COLOURS[v] for v in verdicts])),
+        shape=alt.Shape("verdict:N", title=None, scale=alt.Scale(domain=verdicts, range=[_SHAPES[v] for v in verdicts])),
+    )
+    names = base.mark_text(align="left", dx=7, fontSize=10).encode(x=x, y=y, text="task:N")
+    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color="#333333").encode(y="zero:Q")
+    return _styled(alt.layer(zero, points, names).properties(width=560, height=340))
+
+
+def _forest(plot: Plot) -> altair.LayerChart:
     import altair as alt
 
     names = [row[0] for row in plot.rows]
@@ -82,10 +127,12 @@ def chart(plot: Plot) -> altair.LayerChart:
     layers.append(
         base.mark_point(filled=True, size=70, opacity=1).encode(x=alt.X("change:Q", title=plot.axis), y=y, color=colour, shape=shape)
     )
+    return _styled(alt.layer(*layers).properties(width=640, height=alt.Step(21)))
+
+
+def _styled(chart: Any) -> altair.LayerChart:
     made: altair.LayerChart = (
-        alt.layer(*layers)
-        .properties(width=640, height=alt.Step(21))
-        .configure_view(stroke=None)
+        chart.configure_view(stroke=None)
         .configure_axis(labelFont="sans-serif", titleFont="sans-serif", gridColor="#e6e6e6")
         .configure_legend(labelFont="sans-serif", titleFont="sans-serif", orient="top", title=None)
     )

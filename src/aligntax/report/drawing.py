@@ -51,7 +51,7 @@ class DrawingProcess:
 
 def main() -> None:
     svg(Plot((("", 0.0, 0.0, 0.0, "-"),), "", None))
-    plots = [Plot(tuple(tuple(r) for r in p["rows"]), p["axis"], p["margin"]) for p in json.load(sys.stdin)]
+    plots = [Plot(tuple(tuple(r) for r in p["rows"]), p["axis"], p["margin"], p["across"]) for p in json.load(sys.stdin)]
     json.dump(draw_here(plots), sys.stdout)
 
 

@@ -11,11 +11,11 @@ import jinja2
 from markupsafe import Markup
 
 from aligntax.core.explain import headline, is_subgroup, main_entries, reasons, summary
-from aligntax.core.ledger import Entry
+from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.samples import OUTCOMES
 from aligntax.core.tables import Row, entry_row
 from aligntax.core.words import cut, number, printable
-from aligntax.report import charts
+from aligntax.report import charts, overview
 from aligntax.report.drawing import Draw, draw_here
 from aligntax.report.terminal import answer_text
 
@@ -27,6 +27,10 @@ MAX_FLIPS = 120
 """Flips shown in all; the page says how many there are."""
 MAX_CHARTS = 12
 MAX_TABLE_ROWS = 400
+MAX_PAIRS = 6
+"""Pairs of arms told in full; of more, each has its cells in a table of all."""
+MIN_POINTS = 3
+_NATS = "KL(candidate || baseline), nats per token of the candidate's answers"
 _QUESTION_CHARS, _ANSWER_CHARS = 600, 1000
 
 
@@ -69,24 +73,39 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
     ordered = sorted(ledger, key=lambda e: e.pair != main)  # what the study is about first, then its stages
     groups = [list(g) for _, g in groupby(ordered, key=lambda e: (e.pair, e.kind, e.metric))]
     drawable = [[e for e in group if e.change is not None and e.unit == group[0].unit] for group in groups]
-    with_chart = [i for i, entries in enumerate(drawable) if entries][:MAX_CHARTS]
-    drawn = dict(zip(with_chart, draw([charts.forest_plot(drawable[i]) for i in with_chart]), strict=True))
-    sections = [_section(group, drawn.get(i), len(drawable[i])) for i, group in enumerate(groups)]
+    with_chart = [i for i, entries in enumerate(drawable) if entries and groups[i][0].kind != "divergence"][:MAX_CHARTS]
+    measured = next((p for p in _divergent(ledger, main) if len(overview.against_divergence(ledger, p)) >= MIN_POINTS), None)
+    apart = [] if measured is None else [charts.scatter_plot(overview.against_divergence(ledger, measured), _NATS)]
+    svgs = draw([*(charts.forest_plot(drawable[i]) for i in with_chart), *apart])
+    drawn = dict(zip(with_chart, svgs[: len(with_chart)], strict=True))
     pairs = list(dict.fromkeys(e.pair for e in ordered))
+    told = {*pairs[:MAX_PAIRS], *((study.baseline, a) for a in [study.candidate])}
+    sections = [_section(group, drawn.get(i), len(drawable[i])) for i, group in enumerate(groups) if group[0].pair in told]
     return (
         _environment()
         .get_template("page.html.j2")
         .render(
             title=f"{printable(study.baseline)} to {printable(study.candidate)}",
-            summaries=[summary(main_entries(ledger), *pair) for pair in pairs],
+            summaries=[summary(main_entries(ledger), *pair) for pair in (pairs if len(pairs) <= MAX_PAIRS else pairs[:1])],
             sections=sections,
-            charts_left_out=sum(map(bool, drawable)) - len(with_chart),
+            stages=overview.stages(study, ledger) if len(study.arms) > 2 else [],
+            matrices=overview.matrices(ledger) if len(pairs) > MAX_PAIRS else [],
+            splits=overview.splits(ledger, main),
+            scatter=Markup(svgs[-1]) if apart else None,  # noqa: S704 - as the forest plots
+            scatter_pair=" to ".join(map(printable, measured)) if measured else "",
+            charts_left_out=sum(bool(d) and groups[i][0].pair in told for i, d in enumerate(drawable)) - len(with_chart),
             flips=_flips(comparison),
             study=study,
             settings=_settings(comparison),
             provenance=_provenance(comparison.provenance),
         )
     )
+
+
+def _divergent(ledger: Ledger, main: tuple[str, str]) -> list[tuple[str, str]]:
+    """Pairs whose divergence is known: those of the main pair's arms first, then the last ones (the longest way from a base)."""
+    known = list(dict.fromkeys(e.pair for e in ledger[::-1] if e.metric == overview.FORWARD))
+    return sorted(known, key=lambda p: (p != main, p[1] != main[1]))
 
 
 def _environment() -> jinja2.Environment:

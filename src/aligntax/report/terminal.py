@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -11,40 +11,100 @@ from rich.table import Table
 from rich.text import Text
 
 from aligntax.core.explain import headline, is_subgroup, main_entries, reasons, summary
-from aligntax.core.ledger import Entry, Ledger
+from aligntax.core.ledger import AVERAGES, Entry, Ledger
 from aligntax.core.tables import entry_row
-from aligntax.core.words import cut, number, printable
+from aligntax.core.words import change_unit, cut, number, printable
 
 if TYPE_CHECKING:
     from aligntax.store.rows import Flip
 
+MAX_PAIRS = 3
+"""Pairs of arms with a table of their own; more are put side by side."""
+LEFT_OUT = frozenset({"kl(baseline||candidate)", "js"})
+"""Further measures of a divergence, which the ledger and the report have."""
+MAX_EXPLAINED = 12
+"""Entries explained one by one whatever they found."""
 _STYLES = {"tax": "bold red", "gain": "bold blue", "no tax": "green", "undetermined": "yellow", "-": "dim"}
 
 
 def ledger_view(ledger: Ledger, *, all_checks: bool = False) -> Group:
-    """The ledger as tables per pair and metric, then what its verdicts mean and which doubts there are.
+    """The ledger as tables, then what its verdicts mean and which doubts there are.
+
+    Up to three pairs of arms have a table each. More are put side by side, one table per baseline, since nobody reads hundreds of rows.
 
     Args:
         ledger: what to show.
-        all_checks: explain subgroups too.
+        all_checks: every table, every entry explained.
     """
-    parts: list[RenderableType] = []
-    for (baseline, candidate, kind, metric), group in groupby(ledger, key=lambda e: (e.baseline, e.candidate, e.kind, e.metric)):
-        title = Text(printable(f"{baseline} -> {candidate}: {metric} ({kind.replace('_', ' ')})"), style="bold")
-        parts += [title, _table(list(group)), Text("")]
-    for baseline, candidate in dict.fromkeys(e.pair for e in ledger):
-        parts.append(Text(summary(main_entries(ledger), baseline, candidate), style="bold"))
+    pairs = list(dict.fromkeys(e.pair for e in ledger))
+    wide = len(pairs) > MAX_PAIRS and not all_checks
+    shown = ledger if all_checks else ledger.model_copy(update={"entries": tuple(e for e in ledger if e.metric not in LEFT_OUT)})
+    parts = _matrices(shown) if wide else _tables(shown)
+    main = main_entries(ledger)
+    for baseline, candidate in pairs:
+        parts.append(Text(summary(main, baseline, candidate), style="bold"))
     parts.append(Text(""))
     final = ledger[-1].candidate if len(ledger) else ""
-    chosen = list(ledger) if all_checks else [e for e in main_entries(ledger) if e.pair == (ledger.baseline, final)]
+    chosen = list(ledger) if all_checks else _explained([e for e in main if e.pair == (ledger.baseline, final)])
     for entry in chosen:
         parts.append(Text(headline(entry)))
         parts += [Text.assemble("  ", reason) for reason in reasons(entry)]
         parts += [Text(f"  ! {check}", style="yellow") for check in entry.checks]
     hidden = len(ledger) - len(chosen)
     if hidden:
-        parts.append(Text(f"{hidden} more entries (subgroups, stages) are explained by 'aligntax show RUN --all'.", style="dim"))
+        parts.append(Text(f"{hidden} more entries are explained by 'aligntax show RUN --all'.", style="dim"))
     return Group(*parts)
+
+
+def _explained(entries: Sequence[Entry]) -> list[Entry]:
+    """All of a few entries; of many those that established something, and the averages."""
+    if len(entries) <= MAX_EXPLAINED:
+        return list(entries)
+    return [e for e in entries if e.verdict in ("tax", "gain") or e.task in AVERAGES]
+
+
+def _tables(ledger: Ledger) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    for (baseline, candidate, kind, metric), group in groupby(ledger, key=lambda e: (e.baseline, e.candidate, e.kind, e.metric)):
+        title = Text(printable(f"{baseline} -> {candidate}: {metric} ({kind.replace('_', ' ')})"), style="bold")
+        parts += [title, _table(list(group)), Text("")]
+    return parts
+
+
+def _matrices(ledger: Ledger) -> list[RenderableType]:
+    """Per baseline, kind and metric: tasks down, candidates across, each cell a change with its verdict. Subgroups and edges are left out."""
+    parts: list[RenderableType] = []
+    entries = sorted(main_entries(ledger), key=lambda e: e.baseline != ledger.baseline)
+    for key in dict.fromkeys((e.baseline, e.kind, e.metric) for e in entries):
+        cells = {(e.task, e.candidate): e for e in entries if (e.baseline, e.kind, e.metric) == key}
+        candidates = list(dict.fromkeys(candidate for _, candidate in cells))
+        if len(candidates) < 2:
+            continue  # a single edge; the report and 'show --all' have it
+        unit = next(iter(cells.values())).unit
+        title = f"from {key[0]}: {key[2]} ({key[1].replace('_', ' ')}), changes in {change_unit(unit)}"
+        parts += [Text(printable(title), style="bold"), _matrix(cells, candidates), Text("")]
+    return parts
+
+
+def _matrix(cells: Mapping[tuple[str, str], Entry], candidates: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", collapse_padding=True)
+    table.add_column("task", overflow="fold", ratio=1, min_width=12)
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("base", justify="right", no_wrap=True)
+    for candidate in candidates:
+        table.add_column(printable(candidate), justify="right", no_wrap=True)
+    for task in dict.fromkeys(task for task, _ in cells):
+        found = [cells.get((task, candidate)) for candidate in candidates]
+        rows = [entry_row(e) for e in found if e is not None]
+        words = (Text("-", style="dim") if e is None else _cell(e) for e in found)
+        table.add_row(Text(rows[0].task), Text(rows[0].n), Text(rows[0].baseline), *words)
+    return table
+
+
+def _cell(entry: Entry) -> Text:
+    row = entry_row(entry)
+    word = {"no tax": "no tax", "undetermined": "?", "-": ""}.get(row.verdict, row.verdict)
+    return Text(f"{row.change.removesuffix(change_unit(entry.unit)).strip()} {word}".strip(), style=_STYLES.get(row.verdict, ""))
 
 
 def _table(entries: Sequence[Entry]) -> Table:

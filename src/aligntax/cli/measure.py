@@ -1,0 +1,285 @@
+"""``aligntax measure`` and ``aligntax run``: models are asked, and the ledger is made of their answers."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aligntax.cli.shared import (
+    BootstrapOption,
+    ByOption,
+    ClusterOption,
+    JsonOption,
+    KindOption,
+    LevelOption,
+    MarginOption,
+    MarkdownOption,
+    SeedOption,
+    drawing,
+    key_values,
+    note,
+    print_ledger,
+    two_names,
+)
+from aligntax.core.words import printable
+
+if TYPE_CHECKING:
+    from aligntax.core.items import Task
+    from aligntax.core.study import Analysis
+    from aligntax.flow.collect import Tell
+    from aligntax.flow.measure import ArmSpec, Models, Plan
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
+BatchOption = Annotated[int | None, typer.Option("--batch-tokens", metavar="N", min=1, help="Tokens of a batch [4096]; moves no answer.")]
+ConcurrencyOption = Annotated[int, typer.Option(metavar="N", min=1, max=1024, help="Requests under way at an endpoint.")]
+AnswersOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Where answers are kept [.answers.sqlite beside the run].", show_default=False)
+]
+RunOption = Annotated[
+    Path | None,
+    typer.Option("--out", "--output-path", "--output_path", metavar="DIR", help="Folder of the run; default aligntax-runs/<study id>."),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be asked, and stop.")]
+
+ANSWERS = ".answers.sqlite"
+"""File beside the runs in which every answer is kept."""
+
+
+def measure(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The base model.", show_default=False)],
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The model the study is about.", show_default=False)],
+    stage: Annotated[
+        list[str] | None,
+        typer.Option("--stage", metavar="NAME=MODEL[@PARENT]", help="A stage between them, or a branch from the arm PARENT; repeatable."),
+    ] = None,
+    names: Annotated[str | None, typer.Option(metavar="A,B", help="What to call base and candidate; default their own names.")] = None,
+    tasks: Annotated[
+        str, typer.Option("--tasks", metavar="TASK,...", help="lab, lab/addition, tasks of --include-path, or lm-eval:NAME.")
+    ] = "lab",
+    include: Annotated[
+        list[Path] | None, typer.Option("--include-path", "--include_path", metavar="DIR", help="A folder of tasks; repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="The first N items of every task.")] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="raw|chat|both", help="How models are asked [both, or raw where one has no chat template].", show_default=False
+        ),
+    ] = None,
+    apply_chat_template: Annotated[
+        bool, typer.Option("--apply-chat-template", "--apply_chat_template", help="The same as --template chat.")
+    ] = False,
+    shots: Annotated[
+        int | None,
+        typer.Option("--num-fewshot", "--num_fewshot", metavar="N", min=0, help="Examples before a question [each task's own number]."),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option("--system-instruction", "--system_instruction", metavar="TEXT", help="System prompt.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(metavar="T", min=0, help="Sampling temperature [each task's own].")] = None,
+    trials: Annotated[int, typer.Option(metavar="N", min=1, help="How often each question is asked.")] = 1,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer [each task's own].")] = None,
+    cluster: ClusterOption = None,
+    by: ByOption = None,
+    margin: MarginOption = None,
+    level: LevelOption = 0.95,
+    kind: KindOption = None,
+    bootstrap: BootstrapOption = 0,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    batch_tokens: BatchOption = None,
+    concurrency: ConcurrencyOption = 8,
+    answers: AnswersOption = None,
+    out: RunOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    markdown: MarkdownOption = False,
+) -> None:
+    """Ask models, and compare them item by item.
+
+    A model is lab:NAME (embedded), a folder, a PEFT folder, a hub id (org/name or hf:org/name@revision), or an endpoint
+    (api:http://host:8000/v1#model). Options follow after commas: dtype=bfloat16, adapter=DIR, tokenizer=DIR (for endpoints).
+    Every answer is kept: a stopped run goes on where it was, and an arm that two studies share is asked once.
+
+    Examples:
+      aligntax measure lab:base lab:sft
+
+      aligntax measure org/base checkpoints/dpo --stage sft=checkpoints/sft --tasks lm-eval:arc_challenge --num-fewshot 5
+
+      aligntax measure lab:base api:http://127.0.0.1:8000/v1#sft --template chat --dry-run
+    """
+    from aligntax.api import analysis_of
+    from aligntax.core.study import Elicitation
+    from aligntax.flow.measure import Models, Options, chosen_templates, stage_tree, tree
+    from aligntax.tasks.find import find_tasks
+
+    analysis = analysis_of(margin, level, cluster, by, key_values(kind, "--kind", "TASK=KIND"), (), {}, bootstrap, seed)
+    how = Elicitation(shots=shots, system=system, max_tokens=max_tokens, temperature=temperature, trials=trials, seed=seed)
+    stages = tree(base, candidate, None if names is None else two_names(names), stage or ())
+    found = [(task, limit) for task in find_tasks(tasks.split(","), include or ())]
+    with Models(Options(device, batch_tokens, concurrency)) as models:
+        templates, why = chosen_templates("chat" if apply_chat_template else template, stages, models)
+        if why:
+            note(why)
+        specs, contrasts = stage_tree(stages, templates, how)
+        carry_out(models, specs, contrasts, found, analysis, Output(out, answers, dry_run, json, markdown))
+
+
+def run_study(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="Arms, tasks and analysis.", show_default=False)],
+    device: DeviceOption = "auto",
+    batch_tokens: BatchOption = None,
+    concurrency: ConcurrencyOption = 8,
+    answers: AnswersOption = None,
+    out: RunOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    markdown: MarkdownOption = False,
+) -> None:
+    """Measure a study written as YAML.
+
+    \b
+    baseline: base-raw
+    arms:
+      base-raw: {model: "hf:org/name@revision", template: raw, shots: 5}
+      sft-chat: {model: checkpoints/sft, template: chat, parent: base-raw, system: "Be helpful."}
+    tasks:
+      - {use: lab/addition, limit: 200}
+      - {use: "lm-eval:arc_challenge", kind: performance}
+    analysis: {margin: 0.01, cluster: cluster}
+    """  # noqa: D301 - the backspace keeps the example's lines apart
+    from aligntax.api import analysis_of
+    from aligntax.flow.measure import Models, Options
+    from aligntax.flow.study_file import analysis_settings, read_study, tasks_of
+
+    asked = read_study(study)
+    found, kinds = tasks_of(asked, study.parent)
+    analysis = analysis_of(kinds=kinds, seed=asked.seed, **analysis_settings(asked.analysis))
+    with Models(Options(device, batch_tokens, concurrency)) as models:
+        carry_out(models, asked.specs(), (), found, analysis, Output(out, answers, dry_run, json, markdown))
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a run goes and what is printed of it."""
+
+    out: Path | None = None
+    answers: Path | None = None
+    dry_run: bool = False
+    json: bool = False
+    markdown: bool = False
+
+    @property
+    def writes(self) -> bool:
+        return (self.out is not None or not self.json) and not self.dry_run
+
+
+def carry_out(
+    models: Models,
+    specs: Sequence[ArmSpec],
+    contrasts: tuple[tuple[str, str], ...],
+    tasks: Sequence[tuple[Task, int | None]],
+    analysis: Analysis,
+    output: Output,
+) -> None:
+    """Plan; and unless it is a dry run ask, compare, write and print."""
+    from aligntax.api import DEFAULT_RUNS
+    from aligntax.flow.measure import measure as ask
+    from aligntax.flow.measure import plan
+    from aligntax.store.answers import Answers
+    from aligntax.store.run import check_target, write_run
+
+    planned = plan(specs, contrasts, tasks, analysis, models)
+    target = output.out or DEFAULT_RUNS / planned.study.id
+    store = output.answers or target.parent / ANSWERS
+    if output.dry_run:
+        with Answers(store if store.exists() else None) as kept:
+            _say_plan(planned, kept, target)
+        return
+    if output.writes:
+        check_target(target, planned.study.id)
+    with drawing(output.writes) as draw:
+        with Answers(store) as kept, progress() as tell:
+            comparison = ask(planned, kept, tell, lambda _what, _rows: None)
+        with comparison:
+            if output.writes:
+                from aligntax.report.page import render
+
+                write_run(
+                    target, comparison.study, comparison.ledger, comparison.provenance, comparison.rows, lambda: render(comparison, draw)
+                )
+            print_ledger(comparison.ledger, json=output.json, markdown=output.markdown)
+    if output.writes:
+        note(f"report: {target / 'report.html'}")
+
+
+def _say_plan(plan: Plan, answers: Any, target: Path) -> None:
+    """What would be asked: on stdout, a table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from aligntax.core.asks import ScoreAsk
+    from aligntax.report.terminal import console
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("arm", "model", "template", "questions", "to score", "to write", "known", "prompt tokens", "answer tokens"):
+        table.add_column(heading, justify="left" if heading in ("arm", "model", "template") else "right", no_wrap=heading != "model")
+    for arm, of in zip(plan.arms, plan.study.arms, strict=True):
+        scored = sum(isinstance(ask, ScoreAsk) for ask in arm.requests.values())
+        known = len(answers.known(arm.requests))
+        given, most = arm.tokens
+        cells = (
+            arm.name, of.source, of.elicitation.template if of.elicitation else "", f"{len(arm.sittings):,}", f"{scored:,}",
+            f"{len(arm.requests) - scored:,}", f"{known:,}", f"{given:,}" if given else "counted by the endpoint", f"<= {most:,}",
+        )  # fmt: skip
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    screen = console()
+    screen.print(table)
+    missing = sum(len(arm.requests) - len(answers.known(arm.requests)) for arm in plan.arms)
+    total = sum(len(arm.requests) for arm in plan.arms)
+    screen.print(
+        f"{len(plan.tasks)} tasks, {total:,} requests, {missing:,} of them to be asked; nothing was asked. The run would be {printable(str(target))}"
+    )
+
+
+@contextmanager
+def progress() -> Iterator[Tell]:
+    """A bar per arm with tokens per second and time left; a line per quarter where stderr is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from aligntax.report.terminal import console
+
+    columns = (
+        TextColumn("{task.description:16s}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    shown = sys.stderr.isatty()
+    with Progress(*columns, console=console(stderr=True), disable=not shown) as bars:
+        rows: dict[str, tuple[TaskID, float]] = {}
+        quarters: dict[str, int] = {}
+
+        def tell(arm: str, done: int, total: int, tokens: int) -> None:
+            if arm not in rows:
+                rows[arm] = bars.add_task(printable(arm), total=total, rate=""), time.monotonic()
+                quarters[arm] = 4 * done // total
+                if done == total:
+                    _line(shown, f"{arm}: all {total:,} answers are known")
+            row, begun = rows[arm]
+            rate = tokens / max(1e-9, time.monotonic() - begun)
+            bars.update(row, completed=done, rate=f"{rate:,.0f} tokens/s" if tokens else "")
+            if tokens and 4 * done // total > quarters[arm]:
+                quarters[arm] = 4 * done // total
+                _line(shown, f"{arm}: {done:,} of {total:,} answers, {rate:,.0f} tokens/s")
+
+        yield tell
+
+
+def _line(shown: bool, text: str) -> None:
+    if not shown:
+        note(text)

@@ -1,0 +1,247 @@
+"""Plan and collect: what every arm is asked, and the only input and output of a study, asking it.
+
+A request is identified by the content of the model (weights, adapter, tokenizer, dtype; or endpoint and served model), the rendered
+prompt, the continuation or the sampling with its stops, and the trial. Answers are kept by that identity, so a run that was killed
+goes on where it stood, and an arm that several studies share is asked once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from aligntax.core.asks import Answer, Ask, Failure, GenerateAsk, Generated, Message, Prompt, ScoreAsk, Scored
+from aligntax.core.errors import InputError
+from aligntax.core.ids import digest
+from aligntax.core.items import Choose, Question, Roll, Task, Templated, Want, Wording
+from aligntax.core.study import Elicitation
+from aligntax.core.words import printable
+from aligntax.models.asks import Generates, Model, ScoresText
+from aligntax.store.answers import Answers
+from aligntax.store.logs import LogRow
+
+KEEP_EVERY = 2.0
+"""Seconds between two writings of answers: what a kill can cost."""
+
+Tell = Callable[[str, int, int, int], None]
+"""Called with (arm, answers there, answers planned, tokens asked and answered since the start)."""
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One question asked once: its task, trial, and the requests behind each of its wants, by identity."""
+
+    task: str
+    question: Question
+    trial: int
+    requests: tuple[tuple[str, ...], ...]
+    prompt: str
+
+
+@dataclass
+class ArmPlan:
+    """Everything one arm is asked: sittings in the order of tasks and items, requests once each."""
+
+    name: str
+    model: Model
+    sittings: list[Sitting] = field(default_factory=list)
+    requests: dict[str, Ask] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """(tokens of all prompts and continuations, tokens that answers may take); texts whose tokens an endpoint counts are left out."""
+        given = sum(_size(ask) for ask in self.requests.values())
+        return given, sum(ask.max_tokens for ask in self.requests.values() if isinstance(ask, GenerateAsk))
+
+
+def _size(ask: Ask) -> int:
+    tokens = len(ask.prompt.tokens or ())
+    return tokens + len(ask.tokens or ()) if isinstance(ask, ScoreAsk) else tokens
+
+
+def plan_arm(name: str, model: Model, how: Elicitation, tasks: Sequence[tuple[Task, int | None]]) -> ArmPlan:
+    """What an arm is asked.
+
+    Args:
+        name: of the arm.
+        model: its model; only its tokenizer is used here.
+        how: elicitation.
+        tasks: with the number of items to take, from the first on; None for all.
+
+    Raises:
+        InputError: if a task cannot be asked so, or the model cannot give what it needs.
+    """
+    plan = ArmPlan(name, model)
+    template: Callable[[Sequence[Message]], str] | None = model.template if model.renders else None
+    for task, limit in tasks:
+        questions = task.questions(how, template)[:limit]
+        if not questions:
+            raise InputError(f"{printable(task.name)} has no items to ask")
+        for question in questions:
+            for trial in range(how.trials):
+                plan.sittings.append(_sitting(plan, task.name, question, trial, how))
+    return plan
+
+
+def _sitting(plan: ArmPlan, task: str, question: Question, trial: int, how: Elicitation) -> Sitting:
+    requests, prompts = [], []
+    for want in question.wants:
+        asks = _asks(plan, task, want, trial, how)
+        ids = tuple(request_id(plan.model, ask, trial) for ask in asks)
+        plan.requests.update(zip(ids, asks, strict=True))
+        requests.append(ids)
+        prompts += [ask.prompt.key for ask in asks[:1]]
+    return Sitting(task, question, trial, tuple(requests), digest(prompts)[:32])
+
+
+def request_id(model: Model, ask: Ask, trial: int) -> str:
+    """Identity of one request."""
+    return digest([dict(model.identity), ask.key, trial])
+
+
+def _asks(plan: ArmPlan, task: str, want: Want, trial: int, how: Elicitation) -> list[Ask]:
+    model = plan.model
+    if isinstance(want, Roll):
+        rolling = getattr(model, "rolling", None)
+        if rolling is None:
+            raise InputError(_cannot(plan, task, "rolling log-likelihoods need its tokenizer: name one with ,tokenizer=FOLDER"))
+        return list(rolling(want.text))
+    prompt = prompt_of(model, want.wording)
+    if isinstance(want, Choose):
+        if not isinstance(model, ScoresText) or model.facts.get("log_probabilities") is False:
+            raise InputError(_cannot(plan, task, "it gives no log-probabilities of given texts; use a task that is answered in words"))
+        return [model.continuation(prompt, choice) for choice in want.choices]
+    if not isinstance(model, Generates):
+        raise InputError(_cannot(plan, task, "it writes no answers; use a task that is answered by log-likelihood"))
+    return [
+        GenerateAsk(
+            prompt=prompt,
+            max_tokens=how.max_tokens or want.max_tokens,
+            temperature=want.temperature if how.temperature is None else how.temperature,
+            top_p=want.top_p if how.top_p is None else how.top_p,
+            stops=want.stops,
+            seed=how.seed + trial,
+        )
+    ]
+
+
+def _cannot(plan: ArmPlan, task: str, why: str) -> str:
+    return f"{printable(plan.name)} cannot be asked {printable(task)}: {why}"
+
+
+def prompt_of(model: Model, wording: Wording) -> Prompt:
+    """A wording as this model reads it."""
+    if isinstance(wording, str):
+        return model.raw(wording)
+    return model.templated(wording.text) if isinstance(wording, Templated) else model.chat(wording)
+
+
+# -- collecting ----------------------------------------------------------------------------------------------------------------
+
+
+def collect(plan: ArmPlan, answers: Answers, tell: Tell) -> dict[str, Answer]:
+    """Ask what is not known yet; every answer is kept as it comes.
+
+    Returns:
+        The answer to every request of the plan, failures among them.
+    """
+    found = answers.known(plan.requests)
+    total = len(plan.requests)
+    tell(plan.name, len(found), total, 0)
+    missing = {key: ask for key, ask in plan.requests.items() if key not in found}
+    keeper = _Keeper(answers, found)
+    tokens = 0
+    try:
+        for key, answer, size in _answered(plan.model, missing):
+            tokens += size
+            keeper.add(key, answer)
+            tell(plan.name, len(found), total, tokens)
+    finally:
+        keeper.flush()
+    return found
+
+
+class _Keeper:
+    """Holds answers back for a moment, so that not every one is a transaction of its own."""
+
+    def __init__(self, answers: Answers, found: dict[str, Answer]) -> None:
+        self.answers, self.found = answers, found
+        self.fresh: list[tuple[str, Answer]] = []
+        self.last = time.monotonic()
+
+    def add(self, key: str, answer: Answer) -> None:
+        self.found[key] = answer
+        self.fresh.append((key, answer))
+        if time.monotonic() - self.last > KEEP_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        self.answers.keep(self.fresh)
+        self.fresh, self.last = [], time.monotonic()
+
+
+def _answered(model: Model, missing: dict[str, Ask]) -> Iterator[tuple[str, Answer, int]]:
+    """(identity, answer, tokens) of every missing request, as they come."""
+    scored = {k: ask for k, ask in missing.items() if isinstance(ask, ScoreAsk)}
+    written = {k: ask for k, ask in missing.items() if isinstance(ask, GenerateAsk)}
+    if scored and isinstance(model, ScoresText):
+        yield from _named(list(scored), list(scored.values()), model.score(list(scored.values())))
+    if written and isinstance(model, Generates):
+        yield from _named(list(written), list(written.values()), model.generate(list(written.values())))
+
+
+def _named(keys: list[str], asks: Sequence[Ask], found: Iterator[tuple[int, Answer]]) -> Iterator[tuple[str, Answer, int]]:
+    for at, answer in found:
+        size = _size(asks[at]) + ((answer.tokens or 0) if isinstance(answer, Generated) else 0)
+        yield keys[at], answer, size
+
+
+# -- scoring -------------------------------------------------------------------------------------------------------------------
+
+
+def rows(plan: ArmPlan, found: dict[str, Answer], cluster: str | None, by: str | None) -> Iterator[LogRow]:
+    """The arm's samples with their scores, in the form that every reader of logs gives.
+
+    Args:
+        plan: what was asked.
+        found: the answers.
+        cluster: label that names clusters; None takes the task's own.
+        by: label that makes subgroups.
+    """
+    nothing = Failure("not asked")
+    for sitting in plan.sittings:
+        question = sitting.question
+        got = [[found.get(key, nothing) for key in keys] for keys in sitting.requests]
+        yield LogRow(
+            task=sitting.task,
+            item=question.item,
+            content=question.content,
+            scores=question.grade(got),
+            trial=sitting.trial,
+            question=question.question,
+            target=question.target,
+            answer=_shown(got, question),
+            prompt=sitting.prompt,
+            cluster=question.cluster if cluster is None else question.labels.get(cluster),
+            by=None if by is None else question.labels.get(by),
+        )
+
+
+def _shown(got: Sequence[Sequence[Answer]], question: Question) -> str | None:
+    """The answer as people read it: the text, or the likeliest choice."""
+    first = got[0] if got else []
+    if len(first) == 1:
+        only = first[0]
+        if isinstance(only, Generated):
+            return only.text
+        if isinstance(only, Failure):
+            return f"failed: {only.why}"
+        return f"log-likelihood {only.total:.4f}" if isinstance(only, Scored) else None
+    scored = [a.total if isinstance(a, Scored) else float("nan") for a in first]
+    if not scored or any(x != x for x in scored):
+        return next((f"failed: {a.why}" for a in first if isinstance(a, Failure)), None)
+    best = max(range(len(scored)), key=scored.__getitem__)
+    want = question.wants[0]
+    text = want.choices[best].strip() if isinstance(want, Choose) else f"choice {best}"
+    return f"{text} (log-likelihood {scored[best]:.4f})"

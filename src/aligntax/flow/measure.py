@@ -1,0 +1,320 @@
+"""The verb ``measure``: models are asked, their answers scored and compared. The same comparison as of logs, one step earlier."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from aligntax.core.asks import Answer
+from aligntax.core.errors import InputError
+from aligntax.core.ids import digest
+from aligntax.core.items import Task
+from aligntax.core.ledger import Entry
+from aligntax.core.study import Analysis, Arm, Elicitation, Study, TaskUse, check_tree
+from aligntax.core.words import printable
+from aligntax.flow.collect import ArmPlan, Tell, collect, plan_arm, rows
+from aligntax.flow.diff import Comparison, compare_rows
+from aligntax.flow.diverge import comparable, diverged, entries
+from aligntax.models.asks import Model
+from aligntax.models.references import Reference, open_model, parse
+from aligntax.store.answers import Answers
+from aligntax.store.logs import LogFacts, LogSource, Want
+from aligntax.store.rows import Rows
+
+Template = Literal["raw", "chat"]
+READER = "measured"
+
+
+@dataclass(frozen=True)
+class ArmSpec:
+    """One arm to be measured: its name, the arm it was made from, its model, and how it is asked."""
+
+    name: str
+    parent: str | None
+    reference: Reference
+    how: Elicitation
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a study is run; none of it is part of what is measured.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        batch_tokens: tokens of a batch; None for the engine's own number.
+        concurrency: requests under way at an endpoint.
+        answers: file of answers; None keeps them in memory.
+    """
+
+    device: str = "auto"
+    batch_tokens: int | None = None
+    concurrency: int = 8
+    answers: Path | None = None
+
+
+@dataclass
+class Plan:
+    """A study before anything is asked: its arms with every request, and its models, opened but not loaded."""
+
+    study: Study
+    arms: list[ArmPlan]
+    tasks: list[tuple[Task, int | None]]
+
+
+Stage = tuple[str, str, str | None]
+"""(name, reference, parent's name) of one model."""
+
+
+def tree(base: str, candidate: str, names: tuple[str, str] | None, stages: Sequence[str]) -> list[Stage]:
+    """Every model of a stage tree: stages without a parent stand between base and candidate in the order given.
+
+    Args:
+        base: reference of the baseline's model.
+        candidate: of the model the study is about.
+        names: what to call them; None takes their own names, or base and candidate where those are the same.
+        stages: each ``NAME=MODEL`` or ``NAME=MODEL@PARENT``; what follows an @ is a revision unless it names an arm.
+
+    Raises:
+        InputError: if a stage is written otherwise, or a reference names no model.
+    """
+    first, last = names or (_label(base, "base"), _label(candidate, "candidate"))
+    if first == last and names is None:
+        first, last = "base", "candidate"
+    parts = []
+    for stage in stages:
+        name, found, rest = stage.partition("=")
+        if not (found and name and rest):
+            raise InputError(f"--stage takes NAME=MODEL or NAME=MODEL@PARENT, got {printable(repr(stage))}")
+        parts.append((name, rest))
+    known = {first, last, *(name for name, _ in parts)}
+    out: list[Stage] = [(first, base, None)]
+    above = first
+    for name, rest in parts:
+        model, at, parent = rest.rpartition("@")
+        if at and parent in known:
+            out.append((name, model, parent))
+        else:
+            out.append((name, rest, above))
+            above = name
+    return [*out, (last, candidate, above)]
+
+
+def _label(reference: str, otherwise: str) -> str:
+    label = parse(reference).label
+    return label if re.fullmatch(r"[\w.-]+", label) else otherwise
+
+
+def chosen_templates(wanted: str | None, stages: Sequence[Stage], models: Models) -> tuple[list[Template], str]:
+    """The templates to ask by, and why; by default both where every model has a chat template, raw otherwise.
+
+    Raises:
+        InputError: on an unknown template.
+    """
+    if wanted not in (None, "raw", "chat", "both"):
+        raise InputError(f"--template takes raw, chat or both, got {printable(repr(wanted))}")
+    if wanted == "raw":
+        return ["raw"], ""
+    if wanted == "chat":
+        return ["chat"], ""
+    without = None if wanted == "both" else can_chat(models, [parse(text) for _, text, _ in stages])
+    if without is None:
+        return ["raw", "chat"], ""
+    return ["raw"], f"asked by the raw template only: {printable(without.label)} has no chat template"
+
+
+def stage_tree(
+    models: Sequence[Stage], templates: Sequence[Template], how: Elicitation
+) -> tuple[list[ArmSpec], tuple[tuple[str, str], ...]]:
+    """Arms of a stage tree, each model asked by every template; and the comparisons beside the edges and totals.
+
+    With two templates an arm is named after its model and template, the baseline is the first model asked raw, and within the second
+    template every model is also compared with the first.
+
+    Args:
+        models: (name, reference, parent's name) with the baseline first.
+        templates: ``raw``, ``chat`` or both.
+        how: the rest of the elicitation.
+
+    Raises:
+        InputError: on repeated names, unknown parents, a loop, or a reference that names no model.
+    """
+    check_tree([name for name, _, _ in models], {name: parent for name, _, parent in models})
+    both = len(templates) > 1
+
+    def arm(name: str, template: str) -> str:
+        return f"{name}-{template}" if both else name
+
+    specs = []
+    root = models[0][0]
+    for k, template in enumerate(templates):
+        for name, text, parent in models:
+            above = arm(parent, template) if parent is not None else (arm(root, templates[0]) if k else None)
+            specs.append(ArmSpec(arm(name, template), above, parse(text), how.model_copy(update={"template": template})))
+    contrasts = tuple((arm(root, t), arm(name, t)) for t in templates[1:] for name, _, _ in models[1:])
+    return specs, contrasts
+
+
+class Models:
+    """Opens every model of a study once, and closes them together. A context manager."""
+
+    def __init__(self, options: Options, opened: Mapping[Reference, Model] | None = None) -> None:
+        self.options = options
+        self._opened: dict[Reference, Model] = dict(opened or {})  # given by a caller who has them at hand
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        for model in self._opened.values():
+            model.close()
+
+    def __call__(self, reference: Reference) -> Model:
+        """The model behind a reference: its tokenizer and identity, not yet its weights.
+
+        Raises:
+            InputError: if it cannot be had.
+        """
+        if reference not in self._opened:
+            o = self.options
+            self._opened[reference] = open_model(reference, device=o.device, batch_tokens=o.batch_tokens, concurrency=o.concurrency)
+        return self._opened[reference]
+
+
+def can_chat(models: Models, references: Sequence[Reference]) -> Reference | None:
+    """The first model without a chat template; None if all can be asked in a chat."""
+    return next((r for r in references if not models(r).facts.get("chat_template", True)), None)
+
+
+def plan(
+    specs: Sequence[ArmSpec],
+    contrasts: tuple[tuple[str, str], ...],
+    tasks: Sequence[tuple[Task, int | None]],
+    analysis: Analysis,
+    models: Models,
+) -> Plan:
+    """A study ready to be asked. Tokenizers are loaded, weights are not.
+
+    Raises:
+        InputError: if a model cannot be had, or cannot be asked what a task asks.
+    """
+    kinds = dict(analysis.kinds)  # what was asked for comes first: the first match holds
+    for task, _ in tasks:
+        if task.kind is not None:
+            kinds.setdefault(task.name, task.kind)
+    analysis = analysis.model_copy(update={"kinds": kinds})
+    arms = [plan_arm(spec.name, models(spec.reference), spec.how, tasks) for spec in specs]
+    study = Study(
+        baseline=specs[0].name,
+        arms=tuple(
+            Arm(
+                name=spec.name,
+                parent=spec.parent,
+                source=spec.reference.label,
+                reader=READER,
+                identity=digest([dict(arm.model.identity), spec.how.model_dump(mode="json")]),
+                elicitation=spec.how,
+                model=digest(dict(arm.model.identity))[:16],
+            )
+            for spec, arm in zip(specs, arms, strict=True)
+        ),
+        analysis=analysis,
+        tasks=tuple(TaskUse(name=task.name, identity=task.identity, limit=limit) for task, limit in tasks),
+        contrasts=contrasts,
+    )
+    return Plan(study, arms, list(tasks))
+
+
+def measure(plan: Plan, answers: Answers, tell: Tell, say: Callable[[str, int], None], *, divergence: bool = True) -> Comparison:
+    """Ask what is not known yet, score, compare.
+
+    Args:
+        plan: the study.
+        answers: where answers are kept.
+        tell: progress of asking.
+        say: progress of comparing.
+        divergence: also how far each candidate's distribution is from its baseline's, where both models show theirs.
+
+    Raises:
+        InputError: if a model cannot be loaded, or an endpoint refuses.
+    """
+    table = Rows()
+    try:
+        found, known = _collected(plan, answers, tell)
+        apart, notes = _divergences(plan, answers, found, tell) if divergence else ([], [])
+        facts = []
+        cluster, by = plan.study.analysis.cluster, plan.study.analysis.by
+        for arm, of in zip(plan.arms, plan.study.arms, strict=True):
+            one = _facts(plan, arm, known[arm.name])
+            say(f"scoring {arm.name}", 0)
+            table.add(arm.name, Path(of.source), LogSource(READER, rows(arm, found[arm.name], cluster, by), facts=one), Want(cluster, by))
+            facts.append(one)
+        facts[0].notes.extend(notes)
+        compared = compare_rows(plan.study, table, facts, say)
+        compared.add(apart)
+        return compared
+    except BaseException:
+        table.close()
+        raise
+
+
+def _collected(plan: Plan, answers: Answers, tell: Tell) -> tuple[dict[str, dict[str, Answer]], dict[str, dict[str, object]]]:
+    """Answers and facts by arm. All arms of one model are asked before the next is loaded, so that memory holds one at a time."""
+    found: dict[str, dict[str, Answer]] = {}
+    known: dict[str, dict[str, object]] = {}
+    for model in dict.fromkeys(arm.model for arm in plan.arms):
+        arms = [arm for arm in plan.arms if arm.model is model]
+        for arm in arms:
+            found[arm.name] = collect(arm, answers, tell)
+        known |= {arm.name: dict(model.facts) for arm in arms}
+        model.close()
+    return found, known
+
+
+def _divergences(plan: Plan, answers: Answers, found: Mapping[str, Mapping[str, Answer]], tell: Tell) -> tuple[list[Entry], list[str]]:
+    """Entries of every pair that can be compared token by token, and why others cannot."""
+    pairs, notes = comparable(plan.study, plan.arms, found)
+    how = {arm.name: arm.elicitation for arm in plan.study.arms}
+    out: list[Entry] = []
+    for at, pair in enumerate(pairs):
+        out += entries(pair, diverged(pair, answers, tell), plan.study.analysis, _drawn(how[pair.candidate.name]))
+        later = {id(m) for other in pairs[at + 1 :] for m in (other.baseline.model, other.candidate.model)}
+        for model in (pair.baseline.model, pair.candidate.model):
+            if id(model) not in later:
+                model.close()
+    return out, notes
+
+
+def _drawn(how: Elicitation | None) -> str:
+    """Where the texts of a divergence come from, in words."""
+    warm = None if how is None else how.temperature
+    drawn = (
+        "as each task draws them"
+        if warm is None
+        else "its likeliest answers (temperature 0)"
+        if warm == 0
+        else f"drawn at temperature {warm:g}"
+    )
+    template = "" if how is None else f", {how.template} template"
+    return f"along the candidate's answers, {drawn}{template}; exact over the vocabulary at every token; ratio of sums over tokens"
+
+
+def _facts(plan: Plan, arm: ArmPlan, known: dict[str, object]) -> LogFacts:
+    directions = {(task.name, metric): higher for task, _ in plan.tasks for metric, higher in task.higher_is_better.items()}
+    labels = {name for sitting in arm.sittings for name in sitting.question.labels}
+    clustered = any(sitting.question.cluster is not None for sitting in arm.sittings)
+    how = next(a.elicitation for a in plan.study.arms if a.name == arm.name)
+    settings = {
+        "model": known,
+        "elicitation": None if how is None else how.model_dump(mode="json"),
+        "tasks": {task.name: dict(task.facts) for task, _ in plan.tasks},
+    }
+    return LogFacts(
+        higher_is_better=directions,
+        labels=labels,
+        auto_cluster="cluster" if clustered and plan.study.analysis.cluster is None else None,
+        settings=settings,
+    )

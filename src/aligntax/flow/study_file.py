@@ -1,0 +1,139 @@
+"""study.yaml: a measured study as a person writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from aligntax.core.errors import InputError
+from aligntax.core.items import Task
+from aligntax.core.study import Elicitation, Frozen, check_tree
+from aligntax.core.words import printable
+from aligntax.flow.measure import ArmSpec
+from aligntax.models.references import parse
+from aligntax.tasks.find import find_tasks
+
+MAX_BYTES = 4 * 2**20
+
+
+class ArmEntry(Frozen):
+    """One arm: its model, how it is asked, and the arm it was made from."""
+
+    model: str
+    parent: str | None = None
+    template: Literal["raw", "chat"] = "raw"
+    shots: Annotated[int, Field(ge=0)] | None = None
+    system: str | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    trials: Annotated[int, Field(ge=1, le=10_000)] = 1
+
+
+class TaskEntry(Frozen):
+    """One task or group, how many of its items, and what it measures."""
+
+    use: str
+    limit: Annotated[int, Field(ge=1)] | None = None
+    kind: str | None = None
+
+
+class AnalysisEntry(Frozen):
+    """How changes are judged; as the options of ``aligntax measure``."""
+
+    margin: float | str | None = None
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    cluster: str | None = None
+    by: str | None = None
+    bootstrap: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    lower_is_better: tuple[str, ...] = ()
+    scales: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+
+class StudyFile(Frozen):
+    """The whole file."""
+
+    baseline: str
+    arms: dict[str, ArmEntry] = Field(min_length=2)
+    tasks: tuple[TaskEntry, ...] = Field(min_length=1)
+    include: tuple[str, ...] = ()
+    seed: Annotated[int, Field(ge=0)] = 0
+    analysis: AnalysisEntry = AnalysisEntry()
+
+    def specs(self) -> list[ArmSpec]:
+        """The arms, the baseline first.
+
+        Raises:
+            InputError: on an unknown baseline or parent, a loop, or a reference that names no model.
+        """
+        names = list(self.arms)
+        if self.baseline not in self.arms:
+            raise InputError(f"the baseline {printable(repr(self.baseline))} is not an arm; arms: {printable(', '.join(names))}")
+        names.sort(key=lambda name: name != self.baseline)
+        parents = {name: self.arms[name].parent for name in names}
+        check_tree(names, parents)
+        return [ArmSpec(name, parents[name], parse(self.arms[name].model), self._how(self.arms[name])) for name in names]
+
+    def _how(self, arm: ArmEntry) -> Elicitation:
+        return Elicitation(**arm.model_dump(exclude={"model", "parent"}), seed=self.seed)
+
+
+def read_study(path: Path) -> StudyFile:
+    """A study file.
+
+    Raises:
+        InputError: if it cannot be read, or says something it may not; the place is named.
+    """
+    where = printable(str(path))
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{where} has more than {MAX_BYTES // 2**20} MiB; a study file was expected")
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{where} cannot be read: {printable(str(error))[:200]}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{where} is no YAML: {printable(' '.join(str(error).split()))[:200]}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{where} is no study: a mapping with baseline, arms and tasks was expected")
+    try:
+        return StudyFile.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        found = "" if first["type"] == "missing" else f"; found {printable(repr(first['input']))[:80]}"
+        raise InputError(f"{where}: {printable(place)}: {printable(first['msg'])}{found}") from None
+
+
+def tasks_of(study: StudyFile, beside: Path) -> tuple[list[tuple[Task, int | None]], dict[str, str]]:
+    """(tasks with their limits, kinds by task); folders to include are looked for beside the file.
+
+    Raises:
+        InputError: on an unknown task, or one that is named twice with different limits.
+    """
+    include = [beside / name for name in study.include]
+    found: dict[str, tuple[Task, int | None]] = {}
+    kinds = {}
+    for entry in study.tasks:
+        for task in find_tasks([entry.use], include):
+            if found.get(task.name, (task, entry.limit))[1] != entry.limit:
+                raise InputError(f"the task {printable(task.name)} is named twice, with limits {found[task.name][1]} and {entry.limit}")
+            found[task.name] = task, entry.limit
+            if entry.kind is not None:
+                kinds[task.name] = entry.kind
+    return list(found.values()), kinds
+
+
+def analysis_settings(entry: AnalysisEntry) -> dict[str, Any]:
+    """The analysis as keyword arguments of ``aligntax.api.analysis_of``, kinds and seed aside."""
+    return {
+        "margin": entry.margin,
+        "level": entry.level,
+        "cluster": entry.cluster,
+        "by": entry.by,
+        "lower_is_better": entry.lower_is_better,
+        "scales": entry.scales,
+        "bootstrap": entry.bootstrap,
+    }

@@ -1,0 +1,227 @@
+"""Measuring real models, made here: endpoints against local arms, divergences, resumption, templates, adapters."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import need
+
+for module, extra in (("torch", "cpu"), ("transformers", "models")):
+    need(module, extra)
+
+from aligntax.core.errors import InputError
+from aligntax.core.study import Analysis, Elicitation
+from aligntax.flow.diff import Comparison
+from aligntax.flow.diverge import FORWARD, REVERSE
+from aligntax.flow.measure import Models, Options, chosen_templates, measure, plan, stage_tree
+from aligntax.lab.serve import Server
+from aligntax.models.hf import HFModel
+from aligntax.models.local import LocalModel
+from aligntax.models.references import parse
+from aligntax.store.answers import Answers
+from aligntax.tasks.find import find_tasks
+from tests.support.random_models import random_model
+
+TASKS = ("lab/addition", "lab/comparing", "lab/directions")
+LIMIT = 12
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("models")
+    return {name: random_model(place / name, 32, seed) for name, seed in (("one", 1), ("two", 2))}
+
+
+@pytest.fixture(scope="module")
+def server(folders: dict[str, Path]) -> Iterator[Server]:
+    with Server(LocalModel.load(folders["two"], "two")) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+def measured(
+    stages: list[tuple[str, str, str | None]],
+    templates: tuple[Any, ...] = ("raw",),
+    *,
+    store: Path | None = None,
+    options: Options | None = None,
+    tasks: tuple[str, ...] = TASKS,
+    how: Elicitation | None = None,
+) -> Comparison:
+    specs, contrasts = stage_tree(stages, list(templates), how or Elicitation())
+    with Models(options or Options()) as models, Answers(store) as answers:
+        planned = plan(specs, contrasts, [(task, LIMIT) for task in find_tasks(tasks)], Analysis(), models)
+        return measure(planned, answers, lambda *_: None, lambda *_: None)
+
+
+def numbers(found: Comparison) -> list[tuple[Any, ...]]:
+    """What a ledger says, without what is said of where it comes from."""
+    return [
+        (e.task, e.metric, e.n, e.baseline_value, e.candidate_value, e.change, e.ci_low, e.ci_high, e.verdict, str(e.outcomes))
+        for e in found.ledger if e.kind != "divergence"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", ["raw", "chat"])
+def test_an_endpoint_gives_the_ledger_of_the_local_model(folders: dict[str, Path], server: Server, template: str) -> None:
+    """By token ids where its tokenizer is named, by texts where the server tokenizes: the same answers, the same ledger."""
+    one, two = str(folders["one"]), str(folders["two"])
+    asked = TASKS if template == "raw" else ("lab/addition", "lab/directions")
+    with measured([("one", one, None), ("two", two, "one")], (template,), tasks=asked) as local:
+        wanted = numbers(local)
+    for reference in (f"api:{server.url}#two,tokenizer={two}", f"api:{server.url}#two"):
+        with measured([("one", one, None), ("two", reference, "one")], (template,), tasks=asked) as served:
+            assert numbers(served) == wanted
+            assert any("no divergence" in note for note in served.provenance["arms"]["one"]["left_out"])
+
+
+def test_choices_after_a_chat_need_the_tokenizer(folders: dict[str, Path], server: Server) -> None:
+    with pytest.raises(InputError, match="tokenizer=FOLDER"):
+        measured([("one", str(folders["one"]), None), ("two", f"api:{server.url}#two", "one")], ("chat",))
+
+
+def test_a_model_and_its_copy_are_not_apart(folders: dict[str, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in folders["one"].iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    with measured([("one", str(folders["one"]), None), ("copy", str(copy), "one")], ("raw", "chat")) as found:
+        pairs = {("one-raw", "copy-raw"), ("one-chat", "copy-chat")}
+        same = [e for e in found.ledger if e.pair in pairs]
+        assert {e.kind for e in same} >= {"performance", "divergence"}
+        assert all(e.change == 0.0 for e in same)
+        assert all(e.verdict != "tax" for e in same)
+        assert all(e.detail("top1_agreement") == 1.0 for e in same if e.kind == "divergence")
+
+
+def test_divergences_are_those_of_the_whole_vocabulary(folders: dict[str, Path]) -> None:
+    import torch
+
+    one, two = (HFModel(folders[name], name) for name in ("one", "two"))
+    with measured([("one", str(folders["one"]), None), ("two", str(folders["two"]), "one")], tasks=("lab/addition",)) as found:
+        entries = {e.metric: e for e in found.ledger if e.kind == "divergence"}
+        rows = found.rows.con.execute("SELECT question, answer FROM samples_1").fetchall()
+    forward = reverse = tokens = 0.0
+    for question, answer in rows:
+        prompt = two.raw(f"question: {question} answer:")
+        ask = two.continuation(prompt, answer)
+        if not answer.strip() or not ask.tokens:
+            continue
+        ids = torch.tensor([[*(ask.prompt.tokens or ()), *ask.tokens]])
+        with torch.inference_mode():
+            p, q = (m.local.model(ids).logits[0, len(ask.prompt.tokens or ()) - 1 : -1].double().log_softmax(-1) for m in (two, one))
+        forward += float((p.exp() * (p - q)).sum())
+        reverse += float((q.exp() * (q - p)).sum())
+        tokens += len(ask.tokens)
+    assert entries[FORWARD].change == pytest.approx(forward / tokens, abs=1e-5)
+    assert entries[REVERSE].change == pytest.approx(reverse / tokens, abs=1e-5)
+    assert entries[FORWARD].details["tokens"] == tokens
+    assert entries[FORWARD].verdict is None
+    assert entries[FORWARD].ci_low < entries[FORWARD].change < entries[FORWARD].ci_high  # type: ignore[operator]
+
+
+def test_nothing_depends_on_batches(folders: dict[str, Path]) -> None:
+    stages = [("one", str(folders["one"]), None), ("two", str(folders["two"]), "one")]
+    with measured(stages) as wide, measured(stages, options=Options(batch_tokens=64)) as narrow:
+        assert numbers(wide) == numbers(narrow)
+        assert wide.study.id == narrow.study.id
+
+
+def test_a_second_run_loads_no_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+    stages = [("one", str(folders["one"]), None), ("two", str(folders["two"]), "one")]
+    with measured(stages, store=tmp_path / "kept.sqlite") as first:
+        before = first.ledger.to_dict()
+    with measured(stages, store=tmp_path / "kept.sqlite") as again:
+        assert again.ledger.to_dict() == before
+        assert again.provenance["arms"]["one"]["settings"]["model"]["weights"] == "not loaded: every answer was known"
+
+
+def test_without_a_chat_template(folders: dict[str, Path], tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for file in folders["two"].iterdir():
+        if file.name != "chat_template.jinja":
+            (plain / file.name).write_bytes(file.read_bytes())
+    config = json.loads((plain / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (plain / "tokenizer_config.json").write_text(json.dumps(config))
+    stages = [("one", str(folders["one"]), None), ("plain", str(plain), "one")]
+    with Models(Options()) as models:
+        templates, why = chosen_templates(None, stages, models)
+    assert templates == ["raw"]
+    assert "plain has no chat template" in why
+    with pytest.raises(InputError, match="plain has no chat template"):
+        measured(stages, ("chat",))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own call
+def test_an_adapter_is_a_model_of_its_own(folders: dict[str, Path], tmp_path: Path) -> None:
+    need("peft", "train")
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    model = LocalModel.load(folders["one"]).model
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    adapted.peft_config["default"].base_model_name_or_path = str(folders["one"])
+    adapted.save_pretrained(tmp_path / "adapter")
+    plain, mine = HFModel.open(parse(str(folders["one"]))), HFModel.open(parse(str(tmp_path / "adapter")))
+    assert plain.identity != mine.identity
+    ids = torch.tensor([[1, 2, 3, 4]])
+    with torch.inference_mode():
+        wanted, found = adapted(ids).logits, mine.local.model(ids).logits
+    assert torch.allclose(wanted, found, atol=1e-4)
+    assert not torch.allclose(plain.local.model(ids).logits, found, atol=1e-2)
+    (tmp_path / "adapter" / "adapter_model.safetensors").rename(tmp_path / "adapter" / "adapter_model.bin")
+    with pytest.raises(InputError, match="pickled adapters are not read"):
+        _ = HFModel.open(parse(str(tmp_path / "adapter"))).local
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("nowhere", "is no model: there is no such folder"),
+        ("lab:sftt", "no embedded model"),
+        ("api:localhost", "names no endpoint"),
+        ("api:http://127.0.0.1:9/v1#m", "127.0.0.1:9"),
+        ("org/name,dtype=int8", "dtype must be one of"),
+        ("org/name,colour=red", "no option 'colour' here; allowed: adapter, dtype"),
+        ("pyproject.toml", "is a file; a model is a folder"),
+    ],
+)
+def test_references_that_name_no_model(reference: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent.parent.parent)
+    with pytest.raises(InputError, match=message), Models(Options()) as models:
+        models(parse(reference))
+
+
+def test_broken_folders(folders: dict[str, Path], tmp_path: Path) -> None:
+    def copied(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in folders["one"].iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        return folder
+
+    pickled = copied("pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pytorch_model\.bin, which is not read: convert it to safetensors"):
+        HFModel.open(parse(str(pickled)))
+    short = copied("short")
+    data = (short / "model.safetensors").read_bytes()
+    (short / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match="cannot be loaded as a model"):
+        _ = HFModel.open(parse(str(short))).local
+    mute = copied("mute")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (mute / file).unlink()
+    with pytest.raises(InputError, match="no tokenizer that can be loaded"):
+        HFModel.open(parse(str(mute)))
+    with pytest.raises(InputError, match="the device 'warp' cannot be used here"):
+        HFModel.open(parse(str(folders["one"])), device="warp")
