@@ -13,17 +13,17 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
-# The light core: enough to read logs, compare and render.
-$(VENV)/.light: pyproject.toml | $(BIN)/python
-	$(PIP) -e .
+# What the main job needs: the core, and torch by its exact pin (extra cpu) to run models.
+$(VENV)/.models: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[cpu,models]'
 	@touch $@
 
 # Every extra that tests use; torch by its exact pin (extra cpu).
 $(VENV)/.full: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[dev,cpu,train,eval,inspect]'
-	@touch $(VENV)/.light $@
+	@touch $(VENV)/.models $@
 
-demo: $(VENV)/.light
+demo: $(VENV)/.models
 	$(BIN)/aligntax demo
 
 test: $(VENV)/.full lint

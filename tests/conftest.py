@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+# Several test processes share the processors; each with threads of its own on all of them would be slower than one thread each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).parent.parent
 REQUIRE_EXTRAS = "ALIGNTAX_REQUIRE_EXTRAS"
 
@@ -35,6 +38,11 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def golden(shared: Path) -> Callable[[str], Any]:
     return lambda name: json.loads((shared / "golden" / name).read_text())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first, so that it does not run alone at the end."""
+    items.sort(key=lambda item: "made_again" not in item.name)
 
 
 def need(module: str, extra: str) -> None:

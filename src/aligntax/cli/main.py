@@ -235,7 +235,7 @@ def export(
 @app.command()
 def demo(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run; default aligntax-runs/<study id>.")] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="The first N items of every task.")] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="The first N items of every task, of up to 300.")] = 120,
     simulated: Annotated[bool, typer.Option("--simulated", help="Compare simulated logs instead: needs no torch, runs no model.")] = False,
 ) -> None:
     """The main job on the embedded models: base to SFT to DPO, and a clumsy branch, asked raw and in a chat."""

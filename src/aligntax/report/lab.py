@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -52,8 +52,20 @@ def models_view(models: Mapping[str, Mapping[str, Any]]) -> Group:
     return Group(table, Text(note, style="dim"))
 
 
-def tasks_view(models: Mapping[str, Mapping[str, Any]], template: str) -> Table:
+MODELS_ACROSS = 7
+"""Models side by side; more would not fit a terminal."""
+
+
+def tasks_view(models: Mapping[str, Mapping[str, Any]], template: str) -> Group:
     """Accuracy in per cent by task and model; for harmful requests the share answered."""
+    names = list(models)
+    parts: list[RenderableType] = []
+    for start in range(0, len(names), MODELS_ACROSS):
+        parts += [_tasks_table({n: models[n] for n in names[start : start + MODELS_ACROSS]}, template), Text()]
+    return Group(*parts[:-1])
+
+
+def _tasks_table(models: Mapping[str, Mapping[str, Any]], template: str) -> Table:
     names = list(models)
     table = _plain(("task", "left"), *((printable(n), "right") for n in names))
     tasks = [t for t in models[names[0]]["accuracy"][template] if not t.startswith("refused: ")]
