@@ -2,6 +2,7 @@
 
 import aligntax
 ledger = aligntax.diff("base-logs/", "aligned-logs/", cluster="doc_source")
+ledger = aligntax.measure("lab:base", "lab:sft", tasks=["lab/facts"])
 print(ledger)
 """
 
@@ -12,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from aligntax.api import diff, load
+    from aligntax.api import diff, load, measure, run
     from aligntax.core.errors import AligntaxError, InputError
     from aligntax.core.ledger import Entry, Ledger
 
-__all__ = ["AligntaxError", "Entry", "InputError", "Ledger", "__version__", "diff", "load"]
+__all__ = ["AligntaxError", "Entry", "InputError", "Ledger", "__version__", "diff", "load", "measure", "run"]
 
 _HOME = {
     "diff": "aligntax.api",
     "load": "aligntax.api",
+    "measure": "aligntax.api",
+    "run": "aligntax.api",
     "AligntaxError": "aligntax.core.errors",
     "InputError": "aligntax.core.errors",
     "Entry": "aligntax.core.ledger",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -12,6 +13,10 @@ from aligntax.core.errors import InputError
 from aligntax.core.ledger import Ledger
 from aligntax.core.study import Analysis, Margin, Scale
 from aligntax.core.words import printable
+
+if TYPE_CHECKING:
+    from aligntax.core.items import Task
+    from aligntax.flow.measure import ArmSpec, Models
 
 AnyPath = str | PathLike[str]
 DEFAULT_RUNS = Path("aligntax-runs")
@@ -80,6 +85,158 @@ def diff(
             from aligntax.store.run import check_target, write_run
 
             check_target(Path(out), comparison.study.id)
+            write_run(Path(out), comparison.study, comparison.ledger, comparison.provenance, comparison.rows, lambda: render(comparison))
+        return comparison.ledger
+
+
+def measure(
+    base: str,
+    candidate: str,
+    *,
+    stages: Sequence[str] = (),
+    names: tuple[str, str] | None = None,
+    tasks: Sequence[str] = ("lab",),
+    include: Sequence[AnyPath] = (),
+    limit: int | None = None,
+    template: str | None = None,
+    shots: int | None = None,
+    system: str | None = None,
+    temperature: float | None = None,
+    trials: int = 1,
+    max_tokens: int | None = None,
+    cluster: str | None = None,
+    by: str | None = None,
+    margin: float | str | None = None,
+    level: float = 0.95,
+    bootstrap: int = 0,
+    seed: int = 0,
+    kinds: Mapping[str, str] | None = None,
+    divergence: bool = True,
+    device: str = "auto",
+    batch_tokens: int | None = None,
+    concurrency: int = 8,
+    answers: AnyPath | None = None,
+    out: AnyPath | None = None,
+    progress: Callable[[str, int, int, int], None] | None = None,
+) -> Ledger:
+    """Ask models, and say what alignment changed.
+
+    Args:
+        base: the base model: ``lab:base``, a folder, a PEFT folder, ``org/name``, ``hf:org/name@revision`` or ``api:URL#model``.
+        candidate: the model the study is about.
+        stages: ``NAME=MODEL`` between them, or ``NAME=MODEL@PARENT`` beside them.
+        names: what to call base and candidate; by default their own names.
+        tasks: ``lab``, ``lab/addition``, tasks of included folders, ``lm-eval:NAME``.
+        include: folders of tasks.
+        limit: the first so many items of every task.
+        template: ``raw``, ``chat`` or ``both``; by default both where every model has a chat template.
+        shots: examples before a question; by default each task's own number.
+        system: system prompt.
+        temperature: of sampling; by default each task's own.
+        trials: how often each question is asked.
+        max_tokens: longest answer; by default each task's own.
+        cluster: label of what was sampled or shares text; by default each task's own.
+        by: label that splits every task into subgroups.
+        margin: the loss that starts to matter, as in ``diff``.
+        level: confidence level.
+        bootstrap: resamples of a percentile cross-check; 0 for none.
+        seed: of sampling and of the bootstrap.
+        kinds: overrides of the kind of tasks, by name or pattern.
+        divergence: also how far each candidate's distribution is from its baseline's, where both models show theirs.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        batch_tokens: tokens of a batch; moves no answer.
+        concurrency: requests under way at an endpoint.
+        answers: file in which answers are kept, so that a second run asks only what is new; None keeps them in memory.
+        out: folder to write the run to; None writes nothing.
+        progress: called with (arm, answers there, answers planned, tokens so far).
+
+    Returns:
+        The ledger: entries for every edge of the stage tree, from base to each arm, and divergences.
+
+    Raises:
+        InputError: on anything wrong with what was asked, in one sentence.
+        MissingExtraError: if what it needs is not installed.
+    """
+    from aligntax.core.study import Elicitation
+    from aligntax.flow.measure import Models, Options, chosen_templates, stage_tree, tree
+    from aligntax.tasks.find import find_tasks
+
+    analysis = analysis_of(margin, level, cluster, by, kinds, (), {}, bootstrap, seed)
+    how = Elicitation(shots=shots, system=system, max_tokens=max_tokens, temperature=temperature, trials=trials, seed=seed)
+    found = [(task, limit) for task in find_tasks(tasks, [Path(folder) for folder in include])]
+    models_of = tree(base, candidate, names, stages)
+    with Models(Options(device, batch_tokens, concurrency)) as models:
+        templates, _ = chosen_templates(template, models_of, models)
+        specs, contrasts = stage_tree(models_of, templates, how)
+        return _measured(models, specs, contrasts, found, analysis, answers, out, progress, divergence)
+
+
+def run(
+    study: AnyPath,
+    *,
+    divergence: bool = True,
+    device: str = "auto",
+    batch_tokens: int | None = None,
+    concurrency: int = 8,
+    answers: AnyPath | None = None,
+    out: AnyPath | None = None,
+    progress: Callable[[str, int, int, int], None] | None = None,
+) -> Ledger:
+    """Measure a study written as YAML.
+
+    Args:
+        study: the file: baseline, arms, tasks, analysis.
+        divergence: also how far each candidate's distribution is from its baseline's, where both models show theirs.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        batch_tokens: tokens of a batch; moves no answer.
+        concurrency: requests under way at an endpoint.
+        answers: file in which answers are kept; None keeps them in memory.
+        out: folder to write the run to; None writes nothing.
+        progress: called with (arm, answers there, answers planned, tokens so far).
+
+    Raises:
+        InputError: on anything wrong with the file or with what it asks.
+    """
+    from aligntax.flow.measure import Models, Options
+    from aligntax.flow.study_file import analysis_settings, read_study, tasks_of
+
+    asked = read_study(Path(study))
+    found, kinds = tasks_of(asked, Path(study).parent)
+    analysis = analysis_of(kinds=kinds, seed=asked.seed, **analysis_settings(asked.analysis))
+    with Models(Options(device, batch_tokens, concurrency)) as models:
+        return _measured(models, asked.specs(), (), found, analysis, answers, out, progress, divergence)
+
+
+def _measured(
+    models: Models,
+    specs: Sequence[ArmSpec],
+    contrasts: tuple[tuple[str, str], ...],
+    tasks: Sequence[tuple[Task, int | None]],
+    analysis: Analysis,
+    answers: AnyPath | None,
+    out: AnyPath | None,
+    progress: Callable[[str, int, int, int], None] | None,
+    divergence: bool,
+) -> Ledger:
+    from aligntax.flow.measure import measure as ask
+    from aligntax.flow.measure import plan
+    from aligntax.store.answers import Answers
+    from aligntax.store.run import check_target, write_run
+
+    planned = plan(specs, contrasts, tasks, analysis, models)
+    if out is not None:
+        check_target(Path(out), planned.study.id)
+
+    def silent(*_: object) -> None:
+        """Progress that nobody asked for."""
+
+    with (
+        Answers(None if answers is None else Path(answers)) as kept,
+        ask(planned, kept, progress or silent, silent, divergence=divergence) as comparison,
+    ):
+        if out is not None:
+            from aligntax.report.page import render
+
             write_run(Path(out), comparison.study, comparison.ledger, comparison.provenance, comparison.rows, lambda: render(comparison))
         return comparison.ledger
 

@@ -225,3 +225,26 @@ def test_broken_folders(folders: dict[str, Path], tmp_path: Path) -> None:
         HFModel.open(parse(str(mute)))
     with pytest.raises(InputError, match="the device 'warp' cannot be used here"):
         HFModel.open(parse(str(folders["one"])), device="warp")
+
+
+def test_no_numbers_are_failures_and_no_answers(folders: dict[str, Path]) -> None:
+    import torch
+
+    from aligntax.core.asks import Failure, GenerateAsk
+
+    model = HFModel(folders["one"], "one")
+    prompt = model.raw("question: what is 1 + 2? answer:")
+    long = model.raw("the river of galt is " * 100)
+    found = dict(model.score([model.continuation(prompt, " 3"), model.continuation(long, " 3")]))
+    assert not isinstance(found[0], Failure)
+    assert isinstance(found[1], Failure)
+    assert "are too many: one takes at most 256" in found[1].why
+    with torch.no_grad():
+        model.local.model.get_output_embeddings().weight[3] = float("nan")
+    scored = dict(model.score([model.continuation(prompt, " 3")]))
+    written = dict(model.generate([GenerateAsk(prompt, 5), GenerateAsk(long, 5)]))
+    for answer in (scored[0], written[0]):
+        assert isinstance(answer, Failure)
+        assert "no numbers" in answer.why
+    assert isinstance(written[1], Failure)
+    assert "leaves no room" in written[1].why

@@ -21,7 +21,6 @@ from aligntax.cli.shared import (
     LevelOption,
     MarginOption,
     MarkdownOption,
-    SeedOption,
     drawing,
     key_values,
     note,
@@ -36,6 +35,9 @@ if TYPE_CHECKING:
     from aligntax.flow.collect import Tell
     from aligntax.flow.measure import ArmSpec, Models, Plan
 
+DivergenceOption = Annotated[
+    bool, typer.Option("--divergence/--no-divergence", help="Also how far each candidate's distribution is from its baseline's.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 BatchOption = Annotated[int | None, typer.Option("--batch-tokens", metavar="N", min=1, help="Tokens of a batch [4096]; moves no answer.")]
 ConcurrencyOption = Annotated[int, typer.Option(metavar="N", min=1, max=1024, help="Requests under way at an endpoint.")]
@@ -92,7 +94,8 @@ def measure(
     level: LevelOption = 0.95,
     kind: KindOption = None,
     bootstrap: BootstrapOption = 0,
-    seed: SeedOption = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of sampling and of the bootstrap.")] = 0,
+    divergence: DivergenceOption = True,
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
     concurrency: ConcurrencyOption = 8,
@@ -129,11 +132,12 @@ def measure(
         if why:
             note(why)
         specs, contrasts = stage_tree(stages, templates, how)
-        carry_out(models, specs, contrasts, found, analysis, Output(out, answers, dry_run, json, markdown))
+        carry_out(models, specs, contrasts, found, analysis, Output(out, answers, dry_run, json, markdown, divergence))
 
 
 def run_study(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="Arms, tasks and analysis.", show_default=False)],
+    divergence: DivergenceOption = True,
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
     concurrency: ConcurrencyOption = 8,
@@ -163,7 +167,7 @@ def run_study(
     found, kinds = tasks_of(asked, study.parent)
     analysis = analysis_of(kinds=kinds, seed=asked.seed, **analysis_settings(asked.analysis))
     with Models(Options(device, batch_tokens, concurrency)) as models:
-        carry_out(models, asked.specs(), (), found, analysis, Output(out, answers, dry_run, json, markdown))
+        carry_out(models, asked.specs(), (), found, analysis, Output(out, answers, dry_run, json, markdown, divergence))
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,7 @@ class Output:
     dry_run: bool = False
     json: bool = False
     markdown: bool = False
+    divergence: bool = True
 
     @property
     def writes(self) -> bool:
@@ -207,7 +212,7 @@ def carry_out(
         check_target(target, planned.study.id)
     with drawing(output.writes) as draw:
         with Answers(store) as kept, progress() as tell:
-            comparison = ask(planned, kept, tell, lambda _what, _rows: None)
+            comparison = ask(planned, kept, tell, lambda _what, _rows: None, divergence=output.divergence)
         with comparison:
             if output.writes:
                 from aligntax.report.page import render

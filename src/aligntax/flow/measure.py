@@ -280,7 +280,10 @@ def _divergences(plan: Plan, answers: Answers, found: Mapping[str, Mapping[str, 
     how = {arm.name: arm.elicitation for arm in plan.study.arms}
     out: list[Entry] = []
     for at, pair in enumerate(pairs):
-        out += entries(pair, diverged(pair, answers, tell), plan.study.analysis, _drawn(how[pair.candidate.name]))
+        try:
+            out += entries(pair, diverged(pair, answers, tell), plan.study.analysis, _drawn(how[pair.candidate.name]))
+        except (FloatingPointError, InputError) as error:  # no numbers, or outputs of different sizes
+            notes.append(f"{pair.baseline.name} -> {pair.candidate.name}: no divergence, {error}")
         later = {id(m) for other in pairs[at + 1 :] for m in (other.baseline.model, other.candidate.model)}
         for model in (pair.baseline.model, pair.candidate.model):
             if id(model) not in later:

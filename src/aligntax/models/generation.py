@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from aligntax.models.attention import stretch, uncut, window
 from aligntax.models.benches import Benches
 from aligntax.models.local import Reply, Request
 from aligntax.models.writing import Watch, Writer, Writing
@@ -22,8 +23,6 @@ BATCH_TOKENS = 2**14
 """Tokens whose keys and values are held at once."""
 _TRIAL = 16
 """Positions that a trial reaches."""
-_FULL = {"full_attention", "sliding_attention", "chunked_attention"}
-"""Layers that, up to some length, see every token before."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class Generator:
         self.writer = Writer(model, tokenizer, name)
         self.model, self.name, self.device, self.batch_tokens = self.writer.model, name, self.writer.device, batch_tokens
         self.context = self.writer.context
-        self._stretch = _stretch(self.writer.config)
-        self.reach = min(self.context, _window(self.writer.config), self._stretch)
+        self._stretch = stretch(self.writer.config)
+        self.reach = min(self.context, window(self.writer.config), self._stretch)
         reason = self._unsharable() if share else "as asked"
         self.shares = reason is None
         if reason is None:
@@ -89,12 +88,8 @@ class Generator:
 
     def _unsharable(self) -> str | None:
         """Why prefixes cannot be shared under this model, None if they can."""
-        config = self.writer.config
-        kinds = set(getattr(config, "layer_types", None) or ()) - _FULL
-        if kinds:
-            return f"layers of type {', '.join(sorted(map(str, kinds)))}"
-        if getattr(config, "window_size", None):  # gpt_neo: the window goes by places in the cache, not by positions
-            return "attention in a window that the model keeps to itself"
+        if (why := uncut(self.writer.config)) is not None:
+            return why
         if self.reach < _TRIAL:
             return f"attention in a window of {self.reach} tokens"
         agrees, why = self._trial(lambda some: Benches(self.writer, some, 2 * _TRIAL, seats=2, trunk=4, row=6).run())
@@ -179,22 +174,3 @@ class Generator:
             new = torch.tensor([w.ids[-1:] for w in some], dtype=torch.long, device=self.device)
             tokens = new if cached else torch.cat([tokens[keep], new], 1) if some else tokens
             mask = torch.cat([mask, mask.new_ones(len(some), 1)], 1)
-
-
-def _window(config: Any) -> int:
-    """Positions before any layer leaves tokens out."""
-    kinds = getattr(config, "layer_types", None)
-    sizes = [2**31]
-    if getattr(config, "use_sliding_window", True) and (kinds is None or "sliding_attention" in kinds):
-        sizes.append(getattr(config, "sliding_window", None) or 2**31)
-    if kinds is not None and "chunked_attention" in kinds:
-        sizes.append(getattr(config, "attention_chunk_size", None) or 2**31)
-    return int(min(sizes))
-
-
-def _stretch(config: Any) -> int:
-    """Positions before rotary embeddings change with the length of the longest sequence of a batch."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    sets = [rope, *(value for value in rope.values() if isinstance(value, dict))]
-    long = [s.get("original_max_position_embeddings") for s in sets if s.get("rope_type") == "longrope"]
-    return int(min([2**31, *(size or 1 for size in long)]))

@@ -21,6 +21,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from aligntax.core.errors import InputError
 from aligntax.core.words import printable
+from aligntax.models.attention import FAR, stretch, uncut, window
 from aligntax.models.trees import Row, Trunk, plan
 
 Ints = npt.NDArray[np.int64]
@@ -33,7 +34,10 @@ BATCH_TOKENS = 4096
 """Tokens of a batch, padding included."""
 LOGITS = 2**24
 """Logits computed at once: 64 MiB in float32."""
-_CLOSE = 1e-3
+_CLOSE, _CLOSE_HALF = 1e-3, 0.1
+"""Nats that rounding may make, in single and in half precision; a token masked wrongly or out of place makes far more."""
+_TRIAL = 16
+"""Positions that a trial reaches."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ class Scorer:
 
     Attributes:
         sharing: why prefixes are shared, or why not, in words.
+        reach: positions within which prefixes are shared; longer sequences go in plain batches.
+        stretch: positions beyond which a sequence goes alone, because rotary embeddings change with the longest of a batch.
     """
 
     def __init__(self, model: Any, name: str, *, share: bool = True, batch_tokens: int = BATCH_TOKENS) -> None:
@@ -113,28 +119,30 @@ class Scorer:
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
         self.vocabulary = int(model.get_input_embeddings().weight.shape[0])
         self.head = self._head()
-        reason = self._unsharable() if share else "plain batches were asked for"
+        config = model.config.get_text_config()
+        self.stretch = stretch(config)
+        self.reach = min(window(config), self.stretch)
+        reason = self._unsharable(config) if share else "as asked"
         self.shares = reason is None
-        self.sharing = (
-            "prefixes shared: attention is full in every layer, and a trial agreed with plain batches" if reason is None else reason
+        beyond = (
+            f"; sequences longer than {self.reach} tokens, where attention changes, in plain batches" if self.reach < self.context else ""
         )
+        self.sharing = f"prefixes shared: a trial agreed with plain batches{beyond}" if reason is None else f"plain batches: {reason}"
 
     # -- what the model can do --------------------------------------------------------------------------------------------
 
-    def _unsharable(self) -> str | None:
+    def _unsharable(self, config: Any) -> str | None:
         """Why prefixes cannot be shared under this model, None if they can."""
-        config = self.model.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-        if kinds:
-            return f"plain batches: layers of type {', '.join(sorted(map(str, kinds)))}"
-        if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-            return "plain batches: attention in a sliding window"
+        if (why := uncut(config)) is not None:
+            return why
+        if self.reach < _TRIAL:
+            return f"attention in a window of {self.reach} tokens"
         if self.head is None:
-            return "plain batches of whole logits: the model does more than multiply its last states by an output layer"
+            return "whole logits, since the model does more than multiply its last states by an output layer"
         try:
-            return None if self._trial() else "plain batches: a trial of shared prefixes did not agree with plain batches"
-        except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
-            return f"plain batches: a trial of shared prefixes failed ({type(error).__name__})"
+            return None if self._trial() else "a trial of shared prefixes did not agree with plain batches"
+        except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError) as error:
+            return f"a trial of shared prefixes failed ({type(error).__name__})"
 
     @torch.inference_mode()
     def _head(self) -> Any:
@@ -159,10 +167,12 @@ class Scorer:
             Query((*stem, rest[2]), (rest[3],)),
             Query((*stem, rest[2]), (rest[4], rest[5], rest[6])),
         ]
+        close = _CLOSE if self.model.dtype in (torch.float32, torch.float64) else _CLOSE_HALF
         wanted = dict(self._likelihoods(queries, _plain([self], queries, self.batch_tokens)))
         for trunk in (4, 100):
             found = dict(self._likelihoods(queries, _trees([self], queries, self.batch_tokens, row=6, trunk=trunk)))
-            if any(np.abs(found[k].logprobs - wanted[k].logprobs).max() > _CLOSE for k in wanted):
+            # Not "greater than": what is no number agrees with nothing.
+            if not all(np.abs(found[k].logprobs - wanted[k].logprobs).max() <= close for k in wanted):
                 return False
         return True
 
@@ -173,7 +183,8 @@ class Scorer:
 
         Raises:
             InputError: if a query is empty, holds unknown ids or is longer than the model's context.
-            FloatingPointError: if the model gives log-probabilities that are no numbers.
+
+        Log-probabilities that are no numbers are given as they are.
         """
         self.check(queries)
         yield from self._likelihoods(queries, lockstep([self], queries, self.batch_tokens))
@@ -208,8 +219,6 @@ class Scorer:
         norm, best = logits.logsumexp(-1), logits.argmax(-1)
         row, token = torch.from_numpy(of).to(self.device), torch.from_numpy(asked).to(self.device)
         logprobs = (logits[row, token] - norm[row]).double().cpu().numpy()
-        if not np.isfinite(logprobs).all():
-            raise FloatingPointError(f"{self.name} gives log-probabilities that are no numbers")
         return {"logprobs": logprobs, "greedy": (best[row] == token).cpu().numpy()}
 
     # -- states and logits --------------------------------------------------------------------------------------------------
@@ -264,9 +273,21 @@ class Scorer:
 def lockstep(scorers: Sequence[Scorer], queries: Sequence[Query], room: int) -> Iterator[tuple[Wanted, list[torch.Tensor]]]:
     """One batch after another: what is wanted of it, and its last states (``Scorer.states``) under each model.
 
-    The batches are the same for all models, of at most ``room`` tokens: trees if all can share prefixes, else plain ones.
+    The batches are the same for all models, of at most ``room`` tokens: trees of what all models can share, plain ones of the rest.
     """
-    yield from _trees(scorers, queries, room) if all(s.shares for s in scorers) else _plain(scorers, queries, room)
+    reach = min(s.reach for s in scorers) if all(s.shares for s in scorers) else 0
+    stretches = min(s.stretch for s in scorers)
+    sizes = [len(q.context) + len(q.continuation) - 1 for q in queries]
+    for way, low, high in ((_trees, 0, reach), (_plain, reach, stretches), (_alone, max(reach, stretches), FAR)):
+        some = [k for k, size in enumerate(sizes) if low < size <= high]
+        if some:
+            for wanted, states in way(scorers, [queries[k] for k in some], room):
+                yield [(some[number], nodes) for number, nodes in wanted], states
+
+
+def _alone(scorers: Sequence[Scorer], queries: Sequence[Query], _room: int) -> Iterator[tuple[Wanted, list[torch.Tensor]]]:
+    found: Iterator[tuple[Wanted, list[torch.Tensor]]] = _plain(scorers, queries, 1)
+    return found
 
 
 @torch.inference_mode()
