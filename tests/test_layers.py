@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -108,18 +107,9 @@ def run(code: str) -> str:
     return done.stdout
 
 
-def test_importing_aligntax_is_quick_and_loads_no_library() -> None:
+def test_importing_aligntax_loads_no_library() -> None:
     loaded = run("import sys, aligntax; print(' '.join(sys.modules))").split()
     assert not {"numpy", "scipy", "torch", "pandas", "duckdb", "pydantic", "altair", "rich"} & set(loaded)
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        run("pass")
-        bare = time.perf_counter() - start
-        start = time.perf_counter()
-        run("import aligntax")
-        seconds.append(time.perf_counter() - start - bare)
-    assert min(seconds) < 0.1
 
 
 def test_comparing_logs_loads_no_torch_and_no_pandas() -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,11 +144,11 @@ def test_a_reader_that_goes_away_is_no_error(logs: tuple[Path, Path], tmp_path: 
     assert "Traceback" not in done.stderr
 
 
-def test_help_is_quick() -> None:
-    """A bound that only a heavy import can break; benchmarks/ measures the real figure."""
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "aligntax", "--help"], capture_output=True, check=True, env={**os.environ})
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1.0
+@pytest.mark.parametrize("command", [["--help"], ["measure", "--help"], ["lab", "info", "--help"]])
+def test_help_loads_nothing_heavy(command: list[str]) -> None:
+    """What makes help slow is a heavy import; benchmarks/ measures the time."""
+    code = f"import sys; sys.argv = ['aligntax', *{command!r}]; from aligntax.cli.main import app; app(standalone_mode=False); print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "aligntax.cli.main" in loaded
+    assert not {"numpy", "scipy", "torch", "transformers", "pandas", "duckdb", "altair", "httpx2", "jinja2"} & loaded
