@@ -70,5 +70,8 @@ class Known:
             self._count(ask)
             yield number, Scored((self.likes(ask.prompt.text or "", ask.text),), (False,))
 
+    def warm(self) -> None:
+        pass
+
     def close(self) -> None:
         self.closed += 1

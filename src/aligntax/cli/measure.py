@@ -231,6 +231,7 @@ def _say_plan(plan: Plan, answers: Any, target: Path) -> None:
     from rich.text import Text
 
     from aligntax.core.asks import ScoreAsk
+    from aligntax.flow.collect import longest
     from aligntax.report.terminal import console
 
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -247,11 +248,22 @@ def _say_plan(plan: Plan, answers: Any, target: Path) -> None:
         table.add_row(*(Text(printable(cell)) for cell in cells))
     screen = console()
     screen.print(table)
-    missing = sum(len(arm.requests) - len(answers.known(arm.requests)) for arm in plan.arms)
-    total = sum(len(arm.requests) for arm in plan.arms)
+    left = [longest(arm, answers) for arm in plan.arms]
+    missing, total = sum(count for count, _ in left), sum(len(arm.requests) for arm in plan.arms)
     screen.print(
         f"{len(plan.tasks)} tasks, {total:,} requests, {missing:,} of them to be asked; nothing was asked. The run would be {printable(str(target))}"
     )
+    if missing:
+        screen.print(_estimate(left))
+
+
+def _estimate(left: Sequence[tuple[int, float | None]]) -> str:
+    """How long the asking may take, from how fast the models answered before."""
+    if any(count and seconds is None for count, seconds in left):
+        return "No estimate of the time: not every model has been asked with this file of answers before; --limit 10 asks a few items and makes one."
+    seconds = sum(seconds or 0.0 for count, seconds in left if count)
+    span = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"At the speed of the last run at most {span}, if every answer takes all the tokens it may."
 
 
 @contextmanager

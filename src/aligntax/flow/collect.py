@@ -151,7 +151,9 @@ def collect(plan: ArmPlan, answers: Answers, tell: Tell) -> dict[str, Answer]:
     tell(plan.name, len(found), total, 0)
     missing = {key: ask for key, ask in plan.requests.items() if key not in found}
     keeper = _Keeper(answers, found)
-    tokens = 0
+    if missing:
+        plan.model.warm()  # loading is not answering
+    tokens, begun = 0, time.monotonic()
     try:
         for key, answer, size in _answered(plan.model, missing):
             tokens += size
@@ -159,7 +161,23 @@ def collect(plan: ArmPlan, answers: Answers, tell: Tell) -> dict[str, Answer]:
             tell(plan.name, len(found), total, tokens)
     finally:
         keeper.flush()
+    if tokens:
+        answers.timed(model_key(plan.model), tokens, time.monotonic() - begun)
     return found
+
+
+def model_key(model: Model) -> str:
+    """Identity of a model alone, whatever it is asked."""
+    return digest(dict(model.identity))[:16]
+
+
+def longest(plan: ArmPlan, answers: Answers) -> tuple[int, float | None]:
+    """(requests not answered yet, seconds they take at most at the speed this model was asked at before; None if it never was)."""
+    known = answers.known(plan.requests)
+    missing = [ask for key, ask in plan.requests.items() if key not in known]
+    tokens = sum(_size(ask) + (ask.max_tokens if isinstance(ask, GenerateAsk) else 0) for ask in missing)
+    rate = answers.rate(model_key(plan.model))
+    return len(missing), None if rate is None else tokens / rate
 
 
 class _Keeper:

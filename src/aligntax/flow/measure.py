@@ -16,7 +16,7 @@ from aligntax.core.items import Task
 from aligntax.core.ledger import Entry
 from aligntax.core.study import Analysis, Arm, Elicitation, Study, TaskUse, check_tree
 from aligntax.core.words import printable
-from aligntax.flow.collect import ArmPlan, Tell, collect, plan_arm, rows
+from aligntax.flow.collect import ArmPlan, Tell, collect, model_key, plan_arm, rows
 from aligntax.flow.diff import Comparison, compare_rows
 from aligntax.flow.diverge import comparable, diverged, entries
 from aligntax.models.asks import Model
@@ -217,7 +217,7 @@ def plan(
                 reader=READER,
                 identity=digest([dict(arm.model.identity), spec.how.model_dump(mode="json")]),
                 elicitation=spec.how,
-                model=digest(dict(arm.model.identity))[:16],
+                model=model_key(arm.model),
             )
             for spec, arm in zip(specs, arms, strict=True)
         ),

@@ -67,6 +67,9 @@ class Model(Protocol):
     def continuation(self, prompt: Prompt, text: str) -> ScoreAsk:
         """``text`` to be scored after ``prompt``; tokenized together, so that tokens do not depend on where the cut is."""
 
+    def warm(self) -> None:
+        """Load what answering needs, or do nothing."""
+
     def close(self) -> None:
         """Give back memory and connections."""
 

@@ -317,6 +317,9 @@ class Endpoint:
         self._ensure()
         return self._answers(asks, self._generated)
 
+    def warm(self) -> None:
+        """Nothing is loaded here."""
+
     def close(self) -> None:
         """Nothing is held between calls; a call that is not wanted any more ends when its iterator is closed."""
 

@@ -241,6 +241,10 @@ class HFModel:
         """The scorer, for divergences over whole vocabularies."""
         return self.scorer
 
+    def warm(self) -> None:
+        """Load the weights."""
+        _ = self.local
+
     def close(self) -> None:
         """Give the memory back."""
         for part in ("scorer", "generator", "local"):

@@ -18,7 +18,7 @@ from aligntax.core.asks import Answer, Diverged, Failure, Generated, Scored
 from aligntax.core.errors import RunError
 from aligntax.core.words import printable
 
-_TABLE = "answers_1"
+_TABLE, _RATES = "answers_1", "rates_1"
 _MANY = 500
 
 
@@ -36,6 +36,7 @@ class Answers:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(":memory:" if path is None else path, timeout=60)
             self._db.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE} (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID")
+            self._db.execute(f"CREATE TABLE IF NOT EXISTS {_RATES} (model TEXT PRIMARY KEY, tokens REAL NOT NULL, seconds REAL NOT NULL)")
             self._db.commit()
         except (sqlite3.Error, OSError) as error:
             raise RunError(f"answers cannot be kept in {printable(str(path))}: {printable(str(error))}") from None
@@ -70,6 +71,19 @@ class Answers:
                 self._db.executemany(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?)", rows)
         except sqlite3.Error as error:
             raise RunError(f"answers cannot be kept in {printable(str(self.path))}: {printable(str(error))}") from None
+
+    def timed(self, model: str, tokens: int, seconds: float) -> None:
+        """Remember how fast a model answered: the last time counts."""
+        try:
+            with self._db:
+                self._db.execute(f"INSERT OR REPLACE INTO {_RATES} VALUES (?, ?, ?)", (model, tokens, seconds))
+        except sqlite3.Error as error:
+            raise RunError(f"answers cannot be kept in {printable(str(self.path))}: {printable(str(error))}") from None
+
+    def rate(self, model: str) -> float | None:
+        """Tokens per second, asked and answered, when this model was asked last; None if it never was."""
+        row = self._db.execute(f"SELECT tokens / seconds FROM {_RATES} WHERE model = ? AND seconds > 0", (model,)).fetchone()
+        return None if row is None else float(row[0])
 
 
 def _body(answer: Answer) -> list[Any]:

@@ -28,7 +28,7 @@ def find_tasks(names: Sequence[str], include: Sequence[Path] = ()) -> list[Task]
     """
     known = _everything(include)
     found: dict[str, Task] = {}
-    for name in (n.strip() for n in names):
+    for name in filter(None, (n.strip() for n in names)):
         for task in _named(name, known, include):
             found.setdefault(task.name, task)
     if not found:
