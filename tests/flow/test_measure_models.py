@@ -178,6 +178,10 @@ def test_an_adapter_is_a_model_of_its_own(folders: dict[str, Path], tmp_path: Pa
         wanted, found = adapted(ids).logits, mine.local.model(ids).logits
     assert torch.allclose(wanted, found, atol=1e-4)
     assert not torch.allclose(plain.local.model(ids).logits, found, atol=1e-2)
+    assert mine.template([("user", "hi")]) == plain.template([("user", "hi")])
+    mine.tokenizer.chat_template = "{{ messages[0]['content'] }}!"
+    mine.tokenizer.save_pretrained(tmp_path / "adapter")
+    assert HFModel.open(parse(str(tmp_path / "adapter"))).template([("user", "hi")]) == "hi!"
     (tmp_path / "adapter" / "adapter_model.safetensors").rename(tmp_path / "adapter" / "adapter_model.bin")
     with pytest.raises(InputError, match="pickled adapters are not read"):
         _ = HFModel.open(parse(str(tmp_path / "adapter"))).local

@@ -63,7 +63,9 @@ class HFModel:
         self.folder, self.name, self.adapter = folder, name, adapter
         self.batch_tokens, self.share = batch_tokens or BATCH_TOKENS, share
         config = load_config(folder)
-        self.tokenizer = load_tokenizer(folder)
+        # An adapter may bring its own tokenizer, and with it the chat template it was trained with.
+        own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
+        self.tokenizer = load_tokenizer(adapter if adapter is not None and own else folder)
         self.context: int | None = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
         self.device, device_reason = _device(device)
         self.dtype, dtype_reason = _dtype(dtype, self.device, config)
@@ -120,7 +122,7 @@ class HFModel:
         loaded = LocalModel.load(self.folder, self.name, dtype=self.dtype, device=self.device)
         if self.adapter is None:
             return loaded
-        return LocalModel(_adapted(loaded.model, self.adapter), loaded.tokenizer, self.name)
+        return LocalModel(_adapted(loaded.model, self.adapter), self.tokenizer, self.name)
 
     @cached_property
     def scorer(self) -> Scorer:
