@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +16,18 @@ from tests.conftest import need
 for module, extra in (("torch", "cpu"), ("transformers", "models")):
     need(module, extra)
 
+from aligntax.core.asks import GenerateAsk, Generated
 from aligntax.core.errors import InputError
+from aligntax.core.kinds import BOUND, BYTES, FORWARD, K1, K3, REVERSE
 from aligntax.core.study import Analysis, Elicitation
+from aligntax.flow.collect import plan_arm
 from aligntax.flow.diff import Comparison
-from aligntax.flow.diverge import FORWARD, REVERSE
 from aligntax.flow.measure import Models, Options, chosen_templates, measure, plan, stage_tree
 from aligntax.lab.serve import Server
 from aligntax.models.hf import HFModel
 from aligntax.models.local import LocalModel
 from aligntax.models.references import parse
+from aligntax.stats.divergence import kl_at_least, known_to_both
 from aligntax.store.answers import Answers
 from aligntax.tasks.find import find_tasks
 from tests.support.random_models import random_model
@@ -79,7 +83,13 @@ def test_an_endpoint_gives_the_ledger_of_the_local_model(folders: dict[str, Path
     for reference in (f"api:{server.url}#two,tokenizer={two}", f"api:{server.url}#two"):
         with measured([("one", one, None), ("two", reference, "one")], (template,), tasks=asked) as served:
             assert numbers(served) == wanted
-            assert any("no divergence" in note for note in served.provenance["arms"]["one"]["left_out"])
+            metrics = {e.metric for e in served.ledger if e.kind == "divergence"}
+            if "tokenizer" in reference:
+                assert metrics == {K1, K3, BOUND}
+            elif template == "raw":
+                assert metrics == {BYTES}
+            else:
+                assert any("renders conversations itself" in note for note in served.provenance["arms"]["one"]["left_out"])
 
 
 def test_choices_after_a_chat_need_the_tokenizer(folders: dict[str, Path], server: Server) -> None:
@@ -101,30 +111,103 @@ def test_a_model_and_its_copy_are_not_apart(folders: dict[str, Path], tmp_path: 
         assert all(e.detail("top1_agreement") == 1.0 for e in same if e.kind == "divergence")
 
 
-def test_divergences_are_those_of_the_whole_vocabulary(folders: dict[str, Path]) -> None:
+def logprobs_along(models: tuple[HFModel, HFModel], ask: GenerateAsk) -> list[Any]:
+    """(T, V) log-probabilities of both models along what the second one writes, its end included, one forward pass each."""
     import torch
 
-    one, two = (HFModel(folders[name], name) for name in ("one", "two"))
-    with measured([("one", str(folders["one"]), None), ("two", str(folders["two"]), "one")], tasks=("lab/addition",)) as found:
-        entries = {e.metric: e for e in found.ledger if e.kind == "divergence"}
-        rows = found.rows.con.execute("SELECT question, answer FROM samples_1").fetchall()
-    forward = reverse = tokens = 0.0
-    for question, answer in rows:
-        prompt = two.raw(f"question: {question} answer:")
-        ask = two.continuation(prompt, answer)
-        if not answer.strip() or not ask.tokens:
+    ((_, said),) = models[1].generate([ask])
+    assert isinstance(said, Generated)
+    before = ask.prompt.tokens or ()
+    ids = torch.tensor([[*before, *said.drawn]])
+    with torch.inference_mode():
+        rows = [m.local.model(ids).logits[0, len(before) - 1 : -1].double().log_softmax(-1) for m in models]
+    return [*rows, torch.tensor(said.drawn), len(said.text.encode())]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_divergences_are_those_of_naive_passes(folders: dict[str, Path], server: Server, temperature: float) -> None:
+    """Exact ones, sampled ones and the bound (through an endpoint) against plain forward passes along the same tokens."""
+    models = HFModel(folders["one"], "one"), HFModel(folders["two"], "two")
+    how = Elicitation(temperature=temperature, trials=3)
+    (task,) = find_tasks(("lab/addition",))
+    asks = {key: ask for key, ask in plan_arm("two", models[1], how, [(task, LIMIT)]).requests.items() if isinstance(ask, GenerateAsk)}
+    rows = [logprobs_along(models, ask) for ask in asks.values()]
+    tokens = sum(len(ids) for _, _, ids, _ in rows)
+    forward = sum(float((p.exp() * (p - q)).sum()) for q, p, _, _ in rows) / tokens
+    reverse = sum(float((q.exp() * (q - p)).sum()) for q, p, _, _ in rows) / tokens
+    ratios = [(p - q).gather(-1, ids[:, None])[:, 0] for q, p, ids, _ in rows]
+    k1 = sum(float(d.sum()) for d in ratios) / tokens
+    k3 = sum(float(((-d).expm1() + d).sum()) for d in ratios) / tokens
+    bound = sum(_lumped(p, q, ids) for q, p, ids, _ in rows) / tokens
+
+    stages = [("one", str(folders["one"]), None), ("two", str(folders["two"]), "one")]
+    with measured(stages, tasks=("lab/addition",), how=how) as found:
+        whole = {e.metric: e for e in found.ledger if e.kind == "divergence"}
+    assert whole[FORWARD].change == pytest.approx(forward, abs=1e-5)
+    assert whole[REVERSE].change == pytest.approx(reverse, abs=1e-5)
+    assert whole[FORWARD].details["tokens"] == tokens
+    assert whole[FORWARD].verdict is None
+    assert whole[FORWARD].ci_low < whole[FORWARD].change < whole[FORWARD].ci_high  # type: ignore[operator]
+    assert whole[FORWARD].details["temperature"] == temperature
+
+    served = [("one", str(folders["one"]), None), ("two", f"api:{server.url}#two,tokenizer={folders['two']}", "one")]
+    with measured(served, tasks=("lab/addition",), how=how) as found:
+        sampled = {e.metric: e for e in found.ledger if e.kind == "divergence"}
+    assert set(sampled) == {K1, K3, BOUND}
+    assert sampled[K1].details["tokens"] == tokens
+    assert sampled[K1].change == pytest.approx(k1, abs=1e-4)
+    assert sampled[K3].change == pytest.approx(k3, rel=1e-4)
+    assert sampled[BOUND].change == pytest.approx(bound, rel=1e-3)
+    assert 0 < bound <= forward
+    estimate = "no estimate of KL" in " ".join(sampled[K1].checks)
+    assert estimate == (temperature == 0)
+
+
+def _lumped(p: Any, q: Any, ids: Any) -> float:
+    """The bound from the 20 likeliest of both, added up over places; the estimator itself has its own tests."""
+    sides = [
+        [
+            {t: float(row[t]) for t in {*row.topk(20).indices.tolist(), own}}
+            for row, own in zip(side, ids.tolist(), strict=True)
+        ]
+        for side in (p, q)
+    ]  # fmt: skip
+    return float(kl_at_least(*known_to_both(*sides), rounding=1e-4).sum())
+
+
+def test_other_tokens_are_compared_per_byte(folders: dict[str, Path], server: Server) -> None:
+    """Where the server tokenizes, tokens are unknown: log-likelihoods of the answers' texts over their bytes."""
+    models = HFModel(folders["one"], "one"), HFModel(folders["two"], "two")
+    (task,) = find_tasks(("lab/addition",))
+    bits = size = 0.0
+    for ask in plan_arm("two", models[1], Elicitation(), [(task, LIMIT)]).requests.values():
+        assert isinstance(ask, GenerateAsk)
+        ((_, said),) = models[1].generate([ask])
+        assert isinstance(said, Generated)
+        if not said.text.strip():
             continue
-        ids = torch.tensor([[*(ask.prompt.tokens or ()), *ask.tokens]])
-        with torch.inference_mode():
-            p, q = (m.local.model(ids).logits[0, len(ask.prompt.tokens or ()) - 1 : -1].double().log_softmax(-1) for m in (two, one))
-        forward += float((p.exp() * (p - q)).sum())
-        reverse += float((q.exp() * (q - p)).sum())
-        tokens += len(ask.tokens)
-    assert entries[FORWARD].change == pytest.approx(forward / tokens, abs=1e-5)
-    assert entries[REVERSE].change == pytest.approx(reverse / tokens, abs=1e-5)
-    assert entries[FORWARD].details["tokens"] == tokens
-    assert entries[FORWARD].verdict is None
-    assert entries[FORWARD].ci_low < entries[FORWARD].change < entries[FORWARD].ci_high  # type: ignore[operator]
+        asked = [m.continuation(ask.prompt, said.text) for m in models]
+        scored = [next(iter(m.score([one])))[1] for m, one in zip(models, asked, strict=True)]
+        bits += (scored[1].total - scored[0].total) / math.log(2)  # type: ignore[union-attr]
+        size += len(asked[0].text.encode())
+    with measured([("one", str(folders["one"]), None), ("two", f"api:{server.url}#two", "one")], tasks=("lab/addition",)) as found:
+        (entry,) = [e for e in found.ledger if e.kind == "divergence"]
+    assert entry.metric == BYTES
+    assert entry.unit == "bits/byte"
+    assert entry.details["bytes"] == size
+    assert entry.change == pytest.approx(bits / size, abs=1e-4)
+    assert "each model's own tokenization" in " ".join(entry.checks)
+
+
+def test_outputs_of_another_size_are_compared_by_samples(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A chat model with tokens added to its output shares the base's tokenizer, not its vocabulary."""
+    larger = LocalModel.load(folders["two"], "larger")
+    larger.model.resize_token_embeddings(larger.model.config.vocab_size + 8)
+    larger.model.save_pretrained(tmp_path)
+    larger.tokenizer.save_pretrained(tmp_path)
+    with measured([("one", str(folders["one"]), None), ("two", str(tmp_path), "one")], tasks=("lab/addition",)) as found:
+        metrics = {e.metric for e in found.ledger if e.kind == "divergence"}
+    assert metrics == {K1, K3, BOUND}
 
 
 def test_nothing_depends_on_batches(folders: dict[str, Path]) -> None:

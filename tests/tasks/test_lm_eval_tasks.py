@@ -544,7 +544,11 @@ def test_an_endpoint_gets_its_turns_back() -> None:
     text = lm.apply_chat_template([{"role": "user", "content": "hello"}])
     assert json.loads(text) == [["user", "hello"]]
     asked = [Instance("generate_until", {}, (text, {"temperature": 1.0, "until": []}), 0)] * 2
-    assert lm.generate_until(asked) == ["hello 0", "hello 1"]
+    asked.append(Instance("generate_until", {}, (lm.apply_chat_template([{"role": "user", "content": "bye"}]), asked[0].args[1]), 1))
+    said = [answer.split() for answer in lm.generate_until(asked)]
+    assert [word for word, _ in said] == ["hello", "hello", "bye"]
+    assert len({seed for _, seed in said}) == 3  # every request has draws of its own
+    assert lm.generate_until(asked) == [" ".join(one) for one in said]
     with pytest.raises(RuntimeError, match="only the endpoint can"):
         lm.apply_chat_template([{"role": "assistant", "content": "so"}], add_generation_prompt=False)
 

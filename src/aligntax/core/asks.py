@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,15 +36,20 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class ScoreAsk:
-    """How likely is ``text`` after ``prompt``? ``tokens`` are its token ids, None where an endpoint tokenizes."""
+    """How likely is ``text`` after ``prompt``? ``tokens`` are its token ids, None where an endpoint tokenizes.
+
+    ``top`` asks also for so many of the likeliest tokens at every place.
+    """
 
     prompt: Prompt
     text: str
     tokens: tuple[int, ...] | None
+    top: int = 0
 
     @property
     def key(self) -> Any:
-        return ["score", self.prompt.key, list(self.tokens) if self.tokens is not None else self.text]
+        asked = list(self.tokens) if self.tokens is not None else self.text
+        return ["score", self.prompt.key, asked, *([self.top] if self.top else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +81,15 @@ Ask = ScoreAsk | GenerateAsk
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Log-probabilities (nats) of the tokens of a text, each after all before it, and whether each was the most likely one."""
+    """Log-probabilities (nats) of the tokens of a text, each after all before it, and whether each was the most likely one.
+
+    ``tops``, where they were asked for and ids are told: at every place the log-probabilities of the likeliest tokens by id, the text's own
+    token among them.
+    """
 
     logprobs: tuple[float, ...]
     greedy: tuple[bool, ...]
+    tops: tuple[Mapping[int, float], ...] = ()
 
     @property
     def total(self) -> float:
@@ -87,11 +98,15 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """An answer: its text without the stop, why it ended (``stop``, or ``length`` when the budget was spent), how many tokens it has if known."""
+    """An answer: its text without the stop, why it ended (``stop``, or ``length`` when the budget was spent), how many tokens it has if known.
+
+    ``drawn``: ids of the tokens as they were drawn, those of the stop and the end token among them; empty where nobody told.
+    """
 
     text: str
     reason: Literal["stop", "length"]
     tokens: int | None
+    drawn: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

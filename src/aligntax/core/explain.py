@@ -35,9 +35,9 @@ def headline(entry: Entry) -> str:
         span = (
             ""
             if entry.ci_low is None or entry.ci_high is None
-            else f" ({percent(entry.level, 0)} interval {size_text(entry.ci_low, unit, error)} to {size_text(entry.ci_high, unit, error)})"
+            else f" ({percent(entry.level, 0)} interval {_level(entry.ci_low, unit, error)} to {_level(entry.ci_high, unit, error)})"
         )
-        return f"{name} is {size_text(entry.change, unit, error)} over {entry.n:,} answers{span}."
+        return f"{name} is {_level(entry.change, unit, error)} {unit} over {entry.n:,} answers{span}."
     moved = "did not move" if entry.change == 0 else "rose" if entry.change > 0 else "fell"
     amount = "" if entry.change == 0 else f" by {size_text(entry.change, unit, error)}"
     where = f"{entry.n:,} items" + (f" from {entry.clusters} sources" if entry.clusters else "")
@@ -48,6 +48,10 @@ def headline(entry: Entry) -> str:
             f"{percent(entry.level, 0)} interval {change_number(entry.ci_low, unit, error)} to {change_number(entry.ci_high, unit, error)}"
         )
     return f"{name} {moved}{amount} over {where} ({interval}): {VERDICT_WORDS[entry.verdict]}."
+
+
+def _level(x: float, unit: str, error: float | None) -> str:
+    return change_number(x, unit, error).removeprefix("+")
 
 
 def reasons(entry: Entry) -> list[str]:

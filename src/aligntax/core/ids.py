@@ -21,6 +21,11 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def seed_of(*parts: object) -> int:
+    """A seed for the draws that ``parts`` identify: other parts, independent draws; the same parts, the same draws. Below 2^31."""
+    return int(digest(["seed", *parts])[:8], 16) >> 1
+
+
 def item_content(question: str, choices: Sequence[object] | None, target: str | None) -> str:
     """Content identity of an item: sha256 over question, choices and target; never the rendered prompt, never a cluster.
 

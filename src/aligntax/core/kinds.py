@@ -95,3 +95,13 @@ def default_margin(kind: str, unit: str, baseline: float | None, scale: float | 
     if scale is not None:
         return 0.01 * scale, ""
     return None, f"no margin is known for the unit {unit}: name one with --margin"
+
+
+FORWARD, REVERSE, SHANNON = "kl(candidate||baseline)", "kl(baseline||candidate)", "js"
+"""Metrics of the kind ``divergence``, exact over the vocabulary."""
+K1, K3, BOUND = "k1(candidate||baseline)", "k3(candidate||baseline)", "kl(candidate||baseline), at least"
+"""The same from samples, and from the likeliest tokens."""
+BYTES = "log-ratio(candidate/baseline)"
+"""The same per byte, for models of different tokenizers."""
+DISTANCES = (FORWARD, K1, BYTES)
+"""The metric that stands for a pair's divergence: the first that there is."""

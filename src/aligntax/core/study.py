@@ -79,7 +79,7 @@ class Elicitation(Frozen):
         system: system prompt; in a raw text it stands before everything else.
         max_tokens: overrides each task's budget for a reply.
         temperature, top_p: override each task's sampling. trials: how often each question is asked.
-        seed: of the first trial's draws.
+        seed: from which the draws of every item and trial are seeded.
     """
 
     template: Literal["raw", "chat"] = "raw"

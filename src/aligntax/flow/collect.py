@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from aligntax.core.asks import Answer, Ask, Failure, GenerateAsk, Generated, Message, Prompt, ScoreAsk, Scored
 from aligntax.core.errors import InputError
-from aligntax.core.ids import digest
+from aligntax.core.ids import digest, seed_of
 from aligntax.core.items import Choose, Question, Roll, Task, Templated, Want, Wording
 from aligntax.core.study import Elicitation
 from aligntax.core.words import printable
@@ -86,8 +86,10 @@ def plan_arm(name: str, model: Model, how: Elicitation, tasks: Sequence[tuple[Ta
 
 def _sitting(plan: ArmPlan, task: str, question: Question, trial: int, how: Elicitation) -> Sitting:
     requests, prompts = [], []
-    for want in question.wants:
-        asks = _asks(plan, task, want, trial, how)
+    for number, want in enumerate(question.wants):
+        # Draws of different items are independent; those of one item are the same in every arm, as far as its model agrees.
+        seed = seed_of(how.seed, task, question.item, question.content, number, trial)
+        asks = _asks(plan, task, want, seed, how)
         ids = tuple(request_id(plan.model, ask, trial) for ask in asks)
         plan.requests.update(zip(ids, asks, strict=True))
         requests.append(ids)
@@ -100,7 +102,7 @@ def request_id(model: Model, ask: Ask, trial: int) -> str:
     return digest([dict(model.identity), ask.key, trial])
 
 
-def _asks(plan: ArmPlan, task: str, want: Want, trial: int, how: Elicitation) -> list[Ask]:
+def _asks(plan: ArmPlan, task: str, want: Want, seed: int, how: Elicitation) -> list[Ask]:
     model = plan.model
     if isinstance(want, Roll):
         rolling = getattr(model, "rolling", None)
@@ -121,7 +123,7 @@ def _asks(plan: ArmPlan, task: str, want: Want, trial: int, how: Elicitation) ->
             temperature=want.temperature if how.temperature is None else how.temperature,
             top_p=want.top_p if how.top_p is None else how.top_p,
             stops=want.stops,
-            seed=how.seed + trial,
+            seed=seed,
         )
     ]
 

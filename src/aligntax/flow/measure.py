@@ -16,9 +16,10 @@ from aligntax.core.items import Task
 from aligntax.core.ledger import Entry
 from aligntax.core.study import Analysis, Arm, Elicitation, Study, TaskUse, check_tree
 from aligntax.core.words import printable
+from aligntax.flow.apart import divergence_entries
 from aligntax.flow.collect import ArmPlan, Tell, collect, model_key, plan_arm, rows
 from aligntax.flow.diff import Comparison, compare_rows
-from aligntax.flow.diverge import comparable, diverged, entries
+from aligntax.flow.diverge import Pair, Way, along, comparable, without_vocabulary
 from aligntax.models.asks import Model
 from aligntax.models.references import Reference, open_model, parse
 from aligntax.store.answers import Answers
@@ -281,8 +282,8 @@ def _divergences(plan: Plan, answers: Answers, found: Mapping[str, Mapping[str, 
     out: list[Entry] = []
     for at, pair in enumerate(pairs):
         try:
-            out += entries(pair, diverged(pair, answers, tell), plan.study.analysis, _drawn(how[pair.candidate.name]))
-        except (FloatingPointError, InputError) as error:  # no numbers, or outputs of different sizes
+            out += _diverged(pair, answers, plan.study.analysis, how[pair.candidate.name], tell)
+        except (FloatingPointError, InputError) as error:
             notes.append(f"{pair.baseline.name} -> {pair.candidate.name}: no divergence, {error}")
         later = {id(m) for other in pairs[at + 1 :] for m in (other.baseline.model, other.candidate.model)}
         for model in (pair.baseline.model, pair.candidate.model):
@@ -291,18 +292,15 @@ def _divergences(plan: Plan, answers: Answers, found: Mapping[str, Mapping[str, 
     return out, notes
 
 
-def _drawn(how: Elicitation | None) -> str:
-    """Where the texts of a divergence come from, in words."""
-    warm = None if how is None else how.temperature
-    drawn = (
-        "as each task draws them"
-        if warm is None
-        else "its likeliest answers (temperature 0)"
-        if warm == 0
-        else f"drawn at temperature {warm:g}"
-    )
-    template = "" if how is None else f", {how.template} template"
-    return f"along the candidate's answers, {drawn}{template}; exact over the vocabulary at every token; ratio of sums over tokens"
+def _diverged(pair: Pair, answers: Answers, analysis: Analysis, how: Elicitation | None, tell: Tell) -> list[Entry]:
+    """Entries of one pair; by samples where models that share a tokenizer have outputs of different sizes."""
+    try:
+        return divergence_entries(pair, along(pair, answers, tell), analysis, how)
+    except InputError:
+        if pair.way is not Way.WHOLE:
+            raise
+    pair = without_vocabulary(pair)
+    return divergence_entries(pair, along(pair, answers, tell), analysis, how)
 
 
 def _facts(plan: Plan, arm: ArmPlan, known: dict[str, object]) -> LogFacts:

@@ -71,6 +71,8 @@ class Completion(_Body):
     max_tokens: int | None = Field(16, ge=0)
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool = False
+    return_tokens_as_token_ids: bool = False
+    return_token_ids: bool = False
 
 
 class Message(BaseModel):
@@ -436,13 +438,14 @@ class _Handler(BaseHTTPRequestHandler):
             gap = " " if shown and reply.tokens and model.piece(prompt, reply.tokens[0].id).startswith(" ") and reply.text else ""
             told = None
             if body.logprobs is not None:
-                told = self._text_logprobs(prompt if body.echo else (), shown, scored, gap, reply)
-            choices.append({"index": at, "text": shown + gap + reply.text, "logprobs": told, "finish_reason": reply.reason})
+                told = self._text_logprobs(prompt if body.echo else (), shown, scored, gap, reply, body.return_tokens_as_token_ids)
+            ids = {"token_ids": [token.id for token in reply.tokens]} if body.return_token_ids else {}
+            choices.append({"index": at, "text": shown + gap + reply.text, "logprobs": told, "finish_reason": reply.reason, **ids})
         used = sum(len(reply.tokens) for reply in replies)
         self._send(HTTPStatus.OK, {**head, "choices": choices, "usage": _usage(sum(map(len, prompts)), used)})
 
     def _text_logprobs(
-        self, prompt: tuple[int, ...], shown: str, scored: list[Token] | None, gap: str, reply: Reply
+        self, prompt: tuple[int, ...], shown: str, scored: list[Token] | None, gap: str, reply: Reply, by_id: bool
     ) -> dict[str, list[Any]]:
         """The completions form of log-probabilities; the first token of an echoed prompt has none.
 
@@ -460,12 +463,16 @@ class _Handler(BaseHTTPRequestHandler):
         out: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": offsets}
         rows = [*([None, *scored] if prompt and scored is not None else []), *reply.tokens]
         before = []
+
+        def named(token: int) -> str:
+            return f"token_id:{token}" if by_id else model.piece(before, token)
+
         for token, row in zip([*prompt, *(t.id for t in reply.tokens)], rows, strict=True):
-            piece = model.piece(before, token)
+            piece = named(token)
             out["tokens"].append(piece)
             out["token_logprobs"].append(None if row is None else row.logprob)
             # The token itself always stands among the alternatives, as the protocol has it.
-            top = {} if row is None else {model.piece(before, t): p for t, p in reversed(row.top)} | {piece: row.logprob}
+            top = {} if row is None else {named(t): p for t, p in reversed(row.top)} | {piece: row.logprob}
             out["top_logprobs"].append(top or None)
             before.append(token)
         return out

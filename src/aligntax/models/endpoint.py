@@ -62,6 +62,12 @@ _NEUTRAL: Mapping[str, Mapping[str, float]] = {
     "llamacpp": {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
 }
 
+_NAMES_IDS = ("vllm", "aligntax")
+"""Servers that tell ids of tokens when asked; the spelling of a token may be that of several."""
+_ID = "token_id:"
+_FEW = 5
+"""Alternatives that every server tells (OpenAI's limit)."""
+
 _JSON = {"Content-Type": "application/json"}
 _PROBE = ("question: what is 1 + 2? answer:", " 3")
 
@@ -162,6 +168,8 @@ class Endpoint:
         self._cannot_score: str | None = None
         self._limit_name = "max_tokens"
         self._neutral: Mapping[str, float] = {}
+        self._names_ids = False
+        self._most = 1000
         self.name: str = printable(model or self._given.host)
         self.identity: Mapping[str, Any] = {"endpoint": self.url, "model": model, **self._tokenizer_identity}
         self.facts: Mapping[str, Any] = {"endpoint": self.url, "concurrency": concurrency}
@@ -357,6 +365,7 @@ class Endpoint:
         owner = about.get("owned_by")
         self._model = name
         self._neutral = _NEUTRAL.get(owner, {}) if isinstance(owner, str) else {}
+        self._names_ids = owner in _NAMES_IDS
         limit = about.get("max_model_len")
         self.context = limit if isinstance(limit, int) and _is_count(limit) and limit > 0 else None
         self.name = cut(printable(str(name)), _SHOWN)
@@ -521,15 +530,23 @@ class Endpoint:
             "model": self._model,
             "prompt": [*(before or ()), *(own or ())] if by_ids else whole,
             "echo": True,
-            "logprobs": 1,
+            "logprobs": min(ask.top, self._most) or 1,
             "max_tokens": least,
             "temperature": 0,
             **self._neutral,
+            **({"return_tokens_as_token_ids": True} if ask.top and self._names_ids else {}),
         }
-        answer = await self._request(call, "POST", f"{self.url}/completions", body, attempts)
+        url = f"{self.url}/completions"
+        try:
+            answer = await self._request(call, "POST", url, body, attempts)
+        except _NoAnswerError as error:
+            if error.status not in (400, 422) or ask.top <= _FEW or self._most <= _FEW:
+                raise
+            answer = await self._request(call, "POST", url, {**body, "logprobs": _FEW}, attempts)
+            self._most = _FEW  # only now: it was the number that the server did not like
         choice = _choice(answer)
         if by_ids:
-            return _by_ids(choice, _used(answer, "prompt_tokens"), len(before or ()), len(own or ()), least), choice
+            return _by_ids(choice, _used(answer, "prompt_tokens"), len(before or ()), len(own or ()), least, ask.top > 0), choice
         return _by_offsets(choice, whole, len(ask.prompt.text or ""), least), choice
 
     async def _generated(self, call: _Call, ask: GenerateAsk) -> Generated:
@@ -541,6 +558,7 @@ class Endpoint:
             "top_p": ask.top_p,
             "seed": ask.seed,
             **({"stop": stops[:_MAX_STOPS]} if stops else {}),
+            **({"return_token_ids": True} if prompt.tokens is not None and self._names_ids else {}),
             **self._neutral,
         }
         spoken = prompt.text is None and prompt.tokens is None
@@ -550,10 +568,11 @@ class Endpoint:
         else:
             body["prompt"] = prompt.text if prompt.tokens is None else list(prompt.tokens)
             answer = await self._request(call, "POST", f"{self.url}/completions", {**body, "max_tokens": ask.max_tokens})
-        text, reason = _written(_choice(answer), spoken)
+        choice = _choice(answer)
+        text, reason = _written(choice, spoken)
         ends = [at for s in stops if (at := text.find(s)) >= 0]
         if not ends:
-            return Generated(text, reason, self._count(answer, text))
+            return Generated(text, reason, self._count(answer, text), _drawn(choice) if prompt.tokens is not None else ())
         end = min(ends)
         only_stop = any(text[end:] == s for s in stops)  # the server counted what it wrote; nothing but the stop goes
         return Generated(text[:end], "stop", self._count(answer if only_stop else {}, text[:end]))
@@ -881,6 +900,12 @@ def _written(choice: Mapping[str, Any], spoken: bool) -> tuple[str, Any]:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), reason
 
 
+def _drawn(choice: Mapping[str, Any]) -> tuple[int, ...]:
+    """Ids of the tokens of an answer as they were drawn; none where the server does not tell."""
+    told = choice.get("token_ids")
+    return tuple(told) if isinstance(told, list) and all(_is_count(t) for t in told) else ()
+
+
 def _columns(choice: Mapping[str, Any], *names: str) -> list[list[Any]]:
     told = choice.get("logprobs")
     if not isinstance(told, dict):
@@ -895,7 +920,7 @@ def _columns(choice: Mapping[str, Any], *names: str) -> list[list[Any]]:
     return columns
 
 
-def _by_ids(choice: Mapping[str, Any], used: int | None, before: int, own: int, least: int) -> Scored:
+def _by_ids(choice: Mapping[str, Any], used: int | None, before: int, own: int, least: int, alternatives: bool = False) -> Scored:
     """The last ``own`` tokens of those that were sent; ``least`` more may have been written."""
     values, tops = _columns(choice, "token_logprobs", "top_logprobs")
     sent = before + own
@@ -903,7 +928,7 @@ def _by_ids(choice: Mapping[str, Any], used: int | None, before: int, own: int, 
         raise _NoAnswerError(f"{sent} tokens were sent, and the server read {used}")
     if not sent <= len(values) <= sent + least:
         raise _NoAnswerError(f"{len(values)} log-probabilities came back for {sent} tokens")
-    return _rows(values[before:sent], tops[before:sent])
+    return _rows(values[before:sent], tops[before:sent], alternatives)
 
 
 def _by_offsets(choice: Mapping[str, Any], whole: str, boundary: int, least: int) -> Scored:
@@ -967,15 +992,21 @@ def _stands(token: str, whole: str, at: int) -> bool:
     return there.casefold() == core.casefold()
 
 
-def _rows(values: list[Any], tops: list[Any]) -> Scored:
+def _rows(values: list[Any], tops: list[Any], alternatives: bool = False) -> Scored:
     logprobs, greedy = [], []
+    told: list[Mapping[int, float] | None] = []
     for value, top in zip(values, tops, strict=True):
         found = _logprob(value)
         if not isinstance(top, dict) or not top:
             raise _NoAnswerError("no alternatives came back with a log-probability, so whether it is the highest is not known")
         logprobs.append(found)
-        greedy.append(found >= max(map(_logprob, top.values())))
-    return Scored(tuple(logprobs), tuple(greedy))
+        others = {str(token): _logprob(p) for token, p in top.items()}
+        greedy.append(found >= max(others.values()))
+        # Only by id: a spelling may be that of several tokens, of half a character for one.
+        ids = {int(token.removeprefix(_ID)): p for token, p in others.items() if re.fullmatch(rf"{_ID}\d{{1,9}}", token)}
+        told.append(ids if alternatives and len(ids) == len(others) else None)
+    tops = [ids for ids in told if ids is not None]
+    return Scored(tuple(logprobs), tuple(greedy), tuple(tops) if len(tops) == len(told) else ())
 
 
 def _logprob(value: Any) -> float:

@@ -19,7 +19,7 @@ from aligntax.core.words import printable
 from aligntax.models.generation import Generator
 from aligntax.models.local import LocalModel, Request, render_chat
 from aligntax.models.references import Reference, embedded_folder
-from aligntax.models.scoring import BATCH_TOKENS, Query, Scorer
+from aligntax.models.scoring import BATCH_TOKENS, Likelihood, Query, Scorer
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json",
@@ -210,9 +210,9 @@ class HFModel:
                 fit.append(number)
             else:
                 yield number, Failure(why)
-        queries = [Query(asks[n].prompt.tokens or (), asks[n].tokens or ()) for n in fit]
+        queries = [Query(asks[n].prompt.tokens or (), asks[n].tokens or (), asks[n].top) for n in fit]
         for at, found in self.scorer.score(queries):
-            yield fit[at], _scored(found, self.name)
+            yield fit[at], _scored(found, queries[at], self.name)
 
     def _unscorable(self, ask: ScoreAsk) -> str | None:
         if not ask.tokens:
@@ -234,7 +234,8 @@ class HFModel:
         try:
             for at, reply in self.generator.generate(requests):
                 left.discard(at)
-                yield fit[at], Generated(reply.text, "length" if reply.reason == "length" else "stop", len(reply.tokens))
+                drawn = tuple(token.id for token in reply.tokens)
+                yield fit[at], Generated(reply.text, "length" if reply.reason == "length" else "stop", len(drawn), drawn)
         except FloatingPointError as error:
             for at in sorted(left):
                 yield fit[at], Failure(str(error))
@@ -255,11 +256,17 @@ class HFModel:
             torch.cuda.empty_cache()
 
 
-def _scored(found: Any, name: str) -> Scored | Failure:
+def _scored(found: Likelihood, query: Query, name: str) -> Scored | Failure:
     logprobs = found.logprobs.tolist()
     if any(x != x or x == float("inf") for x in logprobs):
         return Failure(f"{name} gives log-probabilities that are no numbers")
-    return Scored(tuple(logprobs), tuple(found.greedy.tolist()))
+    tops: list[Mapping[int, float]] = []
+    if query.top:
+        told = zip(
+            found.top[:, : query.top].tolist(), found.top_logprobs[:, : query.top].tolist(), query.continuation, logprobs, strict=True
+        )
+        tops = [dict(zip([*ids, own], [*values, logprob], strict=True)) for ids, values, own, logprob in told]
+    return Scored(tuple(logprobs), tuple(found.greedy.tolist()), tuple(tops))
 
 
 def _request(ask: GenerateAsk) -> Request:

@@ -18,7 +18,7 @@ from typing import Any
 from aligntax.core.asks import Failure, GenerateAsk, Generated, Message, Prompt, ScoreAsk, Scored
 from aligntax.core.errors import AligntaxError, InputError, MissingExtraError
 from aligntax.core.harness import begun, decoding
-from aligntax.core.ids import digest
+from aligntax.core.ids import digest, seed_of
 from aligntax.core.words import printable
 from aligntax.models.asks import Generates, Model, ScoresText
 from aligntax.models.references import open_model, parse
@@ -177,10 +177,11 @@ class AligntaxLM(LM):
 
     def _write(self, context: str, settings: Mapping[str, Any], drawn: Counter[str]) -> GenerateAsk:
         how = decoding(settings)
-        # lm-eval repeats a request to get several replies: each has draws of its own.
+        # Each request has draws of its own; lm-eval repeats one to get several replies.
         key = json.dumps([context, sorted(settings.items())], default=str)
         drawn[key] += 1
-        return GenerateAsk(self._prompt(context), how.max_tokens, how.temperature, how.top_p, how.stops, seed=drawn[key] - 1)
+        seed = seed_of(key, drawn[key])
+        return GenerateAsk(self._prompt(context), how.max_tokens, how.temperature, how.top_p, how.stops, seed)
 
     def _scored(self, asks: Sequence[ScoreAsk]) -> list[Scored]:
         if not isinstance(self.model, ScoresText):

@@ -42,10 +42,11 @@ _TRIAL = 16
 
 @dataclass(frozen=True)
 class Query:
-    """A continuation to be scored after a context; token ids, at least one each."""
+    """A continuation to be scored after a context; token ids, at least one each. ``top`` of the likeliest tokens are told at every place."""
 
     context: tuple[int, ...]
     continuation: tuple[int, ...]
+    top: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,14 @@ class Likelihood:
     Attributes:
         logprobs: (T,) log-probability in nats of each token after all before it.
         greedy: (T,) whether it is the most likely token there.
+        top, top_logprobs: (T, K) the K likeliest tokens at each place and their log-probabilities, the likeliest first; K is the most that
+            any query of the call asked for.
     """
 
     logprobs: npt.NDArray[np.float64]
     greedy: npt.NDArray[np.bool_]
+    top: npt.NDArray[np.int64]
+    top_logprobs: npt.NDArray[np.float64]
 
     @property
     def total(self) -> float:
@@ -208,18 +213,25 @@ class Scorer:
     def _likelihoods(
         self, queries: Sequence[Query], steps: Iterator[tuple[Wanted, list[torch.Tensor]]]
     ) -> Iterator[tuple[int, Likelihood]]:
+        top = min(self.vocabulary, max((q.top for q in queries), default=0))
         for wanted, (states,) in steps:
-            for number, found in read(wanted, queries, LOGITS // self.vocabulary, partial(self._asked, states)):
+            for number, found in read(wanted, queries, LOGITS // self.vocabulary, partial(self._asked, states, top)):
                 yield number, Likelihood(**found)
             del states  # before the next batch is computed
 
-    def _asked(self, states: torch.Tensor, places: Ints, of: Ints, asked: Ints) -> dict[str, npt.NDArray[Any]]:
+    def _asked(self, states: torch.Tensor, top: int, places: Ints, of: Ints, asked: Ints) -> dict[str, npt.NDArray[Any]]:
         """What ``read`` wants measured, for a likelihood."""
         logits = self.logits(states, places)
         norm, best = logits.logsumexp(-1), logits.argmax(-1)
         row, token = torch.from_numpy(of).to(self.device), torch.from_numpy(asked).to(self.device)
         logprobs = (logits[row, token] - norm[row]).double().cpu().numpy()
-        return {"logprobs": logprobs, "greedy": (best[row] == token).cpu().numpy()}
+        high = logits.topk(top, -1)
+        return {
+            "logprobs": logprobs,
+            "greedy": (best[row] == token).cpu().numpy(),
+            "top": high.indices.cpu().numpy()[of],
+            "top_logprobs": (high.values - norm[:, None]).double().cpu().numpy()[of],
+        }
 
     # -- states and logits --------------------------------------------------------------------------------------------------
 
@@ -350,14 +362,14 @@ def _plain(scorers: Sequence[Scorer], queries: Sequence[Query], room: int) -> It
 def read(
     wanted: Wanted, queries: Sequence[Query], step: int, measure: Callable[[Ints, Ints, Ints], Mapping[str, npt.NDArray[Any]]]
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
-    """(number of a query, its named (T,) arrays): every place is measured once, however many queries ask for it.
+    """(number of a query, its named (T, ...) arrays): every place is measured once, however many queries ask for it.
 
     Args:
         wanted: as ``lockstep`` gives it.
         queries: all of them.
         step: places that are measured at once.
         measure: gets C distinct places among the states of the batch (C,), and for N asked tokens which of the C each is read at (N,) and
-            its id (N,); gives arrays (N,) by name.
+            its id (N,); gives arrays (N, ...) by name.
     """
     positions = np.concatenate([nodes for _, nodes in wanted])
     targets = np.concatenate([np.asarray(queries[number].continuation, np.int64) for number, _ in wanted])
@@ -369,7 +381,7 @@ def read(
         lo, hi = np.searchsorted(inverse[order], [start, start + step])
         at = order[lo:hi]
         for name, values in measure(distinct[start : start + step], inverse[at] - start, targets[at]).items():
-            found.setdefault(name, np.empty(len(positions), values.dtype))[at] = values
+            found.setdefault(name, np.empty((len(positions), *values.shape[1:]), values.dtype))[at] = values
     begin = 0
     for number, nodes in wanted:
         end = begin + len(nodes)

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aligntax.core.explain import error_of, main_entries
+from aligntax.core.kinds import DISTANCES
 from aligntax.core.ledger import AVERAGES, MEAN_OVER_ITEMS, Entry, Ledger
 from aligntax.core.study import Study
 from aligntax.core.tables import entry_row
 from aligntax.core.words import VERDICT_WORDS, change_number, interval_text, printable
-
-FORWARD = "kl(candidate||baseline)"
 
 
 @dataclass(frozen=True)
@@ -135,8 +134,15 @@ def _effect(entry: Entry, name: str) -> str:
     return f"{change_number(entry.detail(name) or 0.0, entry.unit, error)} {interval_text(low, high, entry.unit, error)}"
 
 
+def distance_of(ledger: Ledger, pair: tuple[str, str]) -> Entry | None:
+    """An entry of the metric that stands for a pair's divergence (``core.kinds.DISTANCES``)."""
+    known = {e.metric: e for e in ledger if e.pair == pair and e.kind == "divergence"}
+    return next((known[metric] for metric in DISTANCES if metric in known), None)
+
+
 def against_divergence(ledger: Ledger, pair: tuple[str, str]) -> list[tuple[Entry, float]]:
-    """Accuracies of one pair's tasks with the divergence along the same task's answers, in nats per token."""
-    distance = {e.task: e.change for e in ledger if e.pair == pair and e.metric == FORWARD}
+    """Accuracies of one pair's tasks with the divergence along the same task's answers."""
+    stands = distance_of(ledger, pair)
+    distance = {e.task: e.change for e in ledger if e.pair == pair and stands is not None and e.metric == stands.metric}
     changes = [e for e in main_entries(ledger) if e.pair == pair and e.unit == "fraction" and e.change is not None and e.kind != "format"]
     return [(e, x) for e in changes if (x := distance.get(e.task)) is not None]

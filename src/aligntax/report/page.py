@@ -30,7 +30,6 @@ MAX_TABLE_ROWS = 400
 MAX_PAIRS = 6
 """Pairs of arms told in full; of more, each has its cells in a table of all."""
 MIN_POINTS = 3
-_NATS = "KL(candidate || baseline), nats per token of the candidate's answers"
 _QUESTION_CHARS, _ANSWER_CHARS = 600, 1000
 
 
@@ -75,7 +74,7 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
     drawable = [[e for e in group if e.change is not None and e.unit == group[0].unit] for group in groups]
     with_chart = [i for i, entries in enumerate(drawable) if entries and groups[i][0].kind != "divergence"][:MAX_CHARTS]
     measured = next((p for p in _divergent(ledger, main) if len(overview.against_divergence(ledger, p)) >= MIN_POINTS), None)
-    apart = [] if measured is None else [charts.scatter_plot(overview.against_divergence(ledger, measured), _NATS)]
+    apart = [] if measured is None else [charts.scatter_plot(overview.against_divergence(ledger, measured), _distance(ledger, measured))]
     svgs = draw([*(charts.forest_plot(drawable[i]) for i in with_chart), *apart])
     drawn = dict(zip(with_chart, svgs[: len(with_chart)], strict=True))
     pairs = list(dict.fromkeys(e.pair for e in ordered))
@@ -104,8 +103,13 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
 
 def _divergent(ledger: Ledger, main: tuple[str, str]) -> list[tuple[str, str]]:
     """Pairs whose divergence is known: those of the main pair's arms first, then the last ones (the longest way from a base)."""
-    known = list(dict.fromkeys(e.pair for e in ledger[::-1] if e.metric == overview.FORWARD))
+    known = list(dict.fromkeys(e.pair for e in ledger[::-1] if e.kind == "divergence"))
     return sorted(known, key=lambda p: (p != main, p[1] != main[1]))
+
+
+def _distance(ledger: Ledger, pair: tuple[str, str]) -> str:
+    entry = overview.distance_of(ledger, pair)
+    return "" if entry is None else f"{entry.metric}, {entry.unit.replace('/', ' per ')} of the candidate's answers"
 
 
 def _environment() -> jinja2.Environment:

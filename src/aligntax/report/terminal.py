@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_PAIRS = 3
 """Pairs of arms with a table of their own; more are put side by side."""
-LEFT_OUT = frozenset({"kl(baseline||candidate)", "js"})
+LEFT_OUT = frozenset({"kl(baseline||candidate)", "js", "k3(candidate||baseline)"})
 """Further measures of a divergence, which the ledger and the report have."""
 MAX_EXPLAINED = 12
 """Entries explained one by one whatever they found."""

@@ -89,24 +89,34 @@ class Answers:
 def _body(answer: Answer) -> list[Any]:
     if isinstance(answer, Scored):
         # Minus infinity is a log-probability; JSON has no word for it.
-        return ["scored", [None if x == float("-inf") else x for x in answer.logprobs], [int(g) for g in answer.greedy]]
+        tops = [{str(token): _written(p) for token, p in top.items()} for top in answer.tops]
+        return ["scored", [_written(x) for x in answer.logprobs], [int(g) for g in answer.greedy], *([tops] if tops else [])]
     if isinstance(answer, Generated):
-        return ["generated", answer.text, answer.reason, answer.tokens]
+        return ["generated", answer.text, answer.reason, answer.tokens, list(answer.drawn)]
     if isinstance(answer, Diverged):
-        return ["diverged", *astuple(answer)]
+        return ["diverged", *(None if x == float("inf") else x for x in astuple(answer))]
     raise TypeError(f"a {type(answer).__name__} is not kept")
+
+
+def _written(logprob: float) -> float | None:
+    return None if logprob == float("-inf") else logprob
+
+
+def _logprob(written: float | None) -> float:
+    return float("-inf") if written is None else float(written)
 
 
 def _read(body: str) -> Answer | None:
     try:
         kind, *rest = json.loads(body)
         if kind == "scored":
-            return Scored(tuple(float("-inf") if x is None else float(x) for x in rest[0]), tuple(bool(g) for g in rest[1]))
+            tops = ({int(token): _logprob(p) for token, p in top.items()} for top in (rest[2] if len(rest) > 2 else []))
+            return Scored(tuple(map(_logprob, rest[0])), tuple(map(bool, rest[1])), tuple(tops))
         if kind == "generated" and rest[1] in ("stop", "length"):
-            return Generated(str(rest[0]), rest[1], rest[2])
+            return Generated(str(rest[0]), rest[1], rest[2], tuple(map(int, rest[3])))
         if kind == "diverged":
-            kl, reverse, js, one, two = map(float, rest[1:6])
+            kl, reverse, js, one, two = (float("inf") if x is None else float(x) for x in rest[1:6])
             return Diverged(int(rest[0]), kl, reverse, js, one, two, int(rest[6]))
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, AttributeError):
         pass
     return None
