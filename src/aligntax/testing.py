@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from aligntax.core.asks import Failure, GenerateAsk, Generated, Message, Prompt, ScoreAsk, Scored
+from aligntax.core.errors import InputError
 from aligntax.core.samples import Outcome
+from aligntax.models.references import Reference
 from aligntax.store.logs import Reader, Sighting, Want
 
 
@@ -69,6 +72,85 @@ class SimulatedTask:
         for step in steps:
             p = p * (1 - step.lost) + (1 - p) * step.gained
         return p * (1 - steps[-1].unparsed) if steps else p
+
+
+class KnownModel:
+    """A model whose every answer is known: what it says is a function of what it is asked. Writes and scores; shows no distributions.
+
+    Args:
+        name: of the model, and its identity unless ``identity`` is given.
+        says: its reply to a prompt, or a failure.
+        likes: log-likelihood (nats) of a text after a prompt; by default minus its length.
+        chats: whether it has a chat template, ``<role>text`` for every turn.
+        stop_after: raises KeyboardInterrupt, as a Ctrl-C does, when it was asked so often.
+        reason: why its replies end, ``stop`` or ``length``.
+
+    Attributes:
+        asked: the keys of everything it was asked, in order. closed: how often it was closed.
+    """
+
+    context = None
+    renders = True
+
+    def __init__(
+        self,
+        name: str,
+        says: Callable[[str], str | Failure],
+        *,
+        likes: Callable[[str, str], float] = lambda _prompt, text: -float(len(text)),
+        chats: bool = True,
+        stop_after: int | None = None,
+        identity: str | None = None,
+        reason: Literal["stop", "length"] = "stop",
+    ) -> None:
+        self.name, self.says, self.likes, self.chats, self.stop_after, self.reason = name, says, likes, chats, stop_after, reason
+        self.identity: Mapping[str, Any] = {"known": identity or name}
+        self.facts: Mapping[str, Any] = {"chat_template": chats}
+        self.asked: list[Any] = []
+        self.closed = 0
+
+    @property
+    def reference(self) -> Reference:
+        return Reference(self.name, "folder", self.name)
+
+    def raw(self, text: str) -> Prompt:
+        return Prompt(text, None)
+
+    def template(self, messages: Sequence[Message]) -> str:
+        if not self.chats:
+            raise InputError(f"{self.name} has no chat template")
+        return "".join(f"<{role}>{content}" for role, content in messages) + "<assistant>"
+
+    def templated(self, text: str) -> Prompt:
+        return Prompt(text, None, special=False)
+
+    def chat(self, messages: Sequence[Message]) -> Prompt:
+        return Prompt(self.template(messages), None, tuple(messages), special=False)
+
+    def continuation(self, prompt: Prompt, text: str) -> ScoreAsk:
+        return ScoreAsk(prompt, text, None)
+
+    def _count(self, ask: Any) -> None:
+        if self.stop_after is not None and len(self.asked) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.asked.append(ask.key)
+
+    def generate(self, asks: Sequence[GenerateAsk]) -> Iterator[tuple[int, Generated | Failure]]:
+        for number, ask in enumerate(asks):
+            self._count(ask)
+            said = self.says(ask.prompt.text or "")
+            yield number, said if isinstance(said, Failure) else Generated(said, self.reason, len(said.split()))
+
+    def score(self, asks: Sequence[ScoreAsk]) -> Iterator[tuple[int, Scored | Failure]]:
+        for number, ask in enumerate(asks):
+            self._count(ask)
+            yield number, Scored((self.likes(ask.prompt.text or "", ask.text),), (False,))
+
+    def warm(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 def check_reader(reader: Reader, path: Path, want: Want | None = None) -> None:

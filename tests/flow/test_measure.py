@@ -16,7 +16,7 @@ from aligntax.flow.measure import ArmSpec, Models, Options, measure, plan, stage
 from aligntax.store.answers import Answers
 from aligntax.store.run import load_run, write_run
 from aligntax.tasks.find import find_tasks
-from tests.support.models import Known
+from aligntax.testing import KnownModel as Known
 from tests.support.suites import suite
 
 SUMS = [
@@ -214,6 +214,22 @@ def test_trials_are_drawn_apart(sums: Path) -> None:
     again = Known("base", right)
     with study(sums, [again, Known("tuned", right)], how=Elicitation(trials=3, temperature=0.7, seed=6)):
         assert not {key[4][2] for key in again.asked} & set(seeds)
+
+
+def test_format_is_told_from_knowledge_where_both_extractors_are(tmp_path: Path) -> None:
+    """One task has a flexible extractor, the other has none; a chatty model loses the strict score of the first only."""
+    strict = {"name": "strict-match", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}
+    flexible = {"name": "flexible-extract", "filter": [{"function": "regex", "regex_pattern": r"(\d+)", "group_select": -1}]}
+    suite(tmp_path / "tasks", "numbers", SUMS, filter_list=[strict, flexible])
+    folder = suite(tmp_path / "tasks", "plain", SUMS, filter_list=[strict])
+    chatty = Known("chatty", lambda prompt: f"it is {right(prompt).strip()}")
+    with study(folder, [Known("base", right), chatty], tasks=("numbers", "plain")) as found:
+        changes = {(e.task, e.kind, e.metric): e.change for e in found.ledger if not e.task.startswith("mean")}
+    assert changes[("numbers", "performance", "exact_match,strict-match")] == -1.0
+    assert changes[("numbers", "performance", "exact_match,flexible-extract")] == 0.0
+    assert changes[("numbers", "format", "exact_match,flexible-extract - exact_match,strict-match")] == 1.0
+    assert changes[("plain", "performance", "exact_match,strict-match")] == -1.0
+    assert {task for task, kind, _ in changes if kind == "format"} == {"numbers"}
 
 
 def test_choices_by_likelihood(tmp_path: Path) -> None:

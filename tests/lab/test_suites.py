@@ -14,10 +14,11 @@ import yaml
 
 from aligntax.core.errors import InputError
 from aligntax.core.kinds import kind_of
-from aligntax.lab.suites import PREFIX, files, write_suites
+from aligntax.lab.suites import FLEXIBLE, PREFIX, files, write_suites
 from aligntax.lab.tasks import TASKS, Example
 from aligntax.lab.world import World
 from aligntax.tasks import SUITES
+from aligntax.tasks.suite import Filter, extracted
 from tests.conftest import need
 from tests.support.random_models import random_model
 
@@ -33,7 +34,10 @@ found = simple_evaluate(
     task_manager=TaskManager(include_path=include, include_defaults=False), bootstrap_iters=0, log_samples=True,
 )
 rows = {
-    task: [{"prompt": r["doc"]["prompt"], "answer": r["filtered_resps"], "score": r.get("exact_match", r.get("acc"))} for r in samples]
+    task: [
+        {"prompt": r["doc"]["prompt"], "answer": r["filtered_resps"], "score": r.get("exact_match", r.get("acc")), "filter": r["filter"]}
+        for r in samples
+    ]
     for task, samples in found["samples"].items()
 }
 json.dump(rows, open(model + ".json", "w"))
@@ -104,7 +108,9 @@ def test_lm_eval_runs_them_and_agrees(tmp_path: Path) -> None:
     assert set(found) == {f"{PREFIX}{name}" for name in TASKS}
     model = LocalModel.load(folder)
     for name, task in TASKS.items():
-        rows = found[f"{PREFIX}{name}"]
+        both = found[f"{PREFIX}{name}"]
+        rows, flexible = ([r for r in both if ("flexible" in r["filter"]) == loose] for loose in (False, True))
+        assert len(flexible) == (limit if name in ("addition", "counting", "rating", "two_step") else 0)
         items = {r["prompt"]: r for r in map(json.loads, (LAB / f"{name}.test.jsonl").read_text().splitlines())}
         assert len(rows) == limit
         if task.choices:
@@ -113,6 +119,10 @@ def test_lm_eval_runs_them_and_agrees(tmp_path: Path) -> None:
         for row, text in zip(rows, replies(model, asked, chat=False), strict=True):
             assert row["answer"] == [text]
             assert row["score"] == float(text in items[row["prompt"]]["answers"])
+        for row, text in zip(flexible, replies(model, asked, chat=False) if flexible else (), strict=True):
+            number, _ = extracted(text, [Filter.model_validate(one) for one in FLEXIBLE["filter"]])
+            assert row["answer"] == [number]
+            assert row["score"] == float(number in items[row["prompt"]]["answers"])
 
 
 def test_lm_eval_through_the_server_agrees_with_lm_eval_on_the_model(tmp_path: Path) -> None:
@@ -135,7 +145,7 @@ def test_lm_eval_through_the_server_agrees_with_lm_eval_on_the_model(tmp_path: P
         found = lm_eval(tmp_path, "local-completions", arguments, tasks, 15)
         server.shutdown()
     for task in wanted:
-        assert len(wanted[task]) == len(found[task]) == 15
+        assert len(wanted[task]) == len(found[task]) == (30 if "addition" in task else 15)  # two extractors
         for one, two in zip(wanted[task], found[task], strict=True):
             assert one["prompt"] == two["prompt"]
             if "comparing" in task:

@@ -38,7 +38,7 @@ from aligntax.store.readers.lm_eval import lm_eval as log_reader
 from aligntax.tasks import SUITES
 from aligntax.tasks import lm_eval as module
 from aligntax.tasks.lm_eval import Registered, registered
-from tests.support.models import Known
+from aligntax.testing import KnownModel as Known
 from tests.support.random_models import random_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval and what it loads warn of themselves

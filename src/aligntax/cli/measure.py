@@ -206,7 +206,7 @@ def carry_out(
     store = output.answers or target.parent / ANSWERS
     if output.dry_run:
         with Answers(store if store.exists() else None) as kept:
-            _say_plan(planned, kept, target)
+            _say_plan(planned, kept, target, output.divergence)
         return
     if output.writes:
         check_target(target, planned.study.id)
@@ -225,13 +225,14 @@ def carry_out(
         note(f"report: {target / 'report.html'}")
 
 
-def _say_plan(plan: Plan, answers: Any, target: Path) -> None:
+def _say_plan(plan: Plan, answers: Any, target: Path, divergence: bool) -> None:
     """What would be asked: on stdout, a table."""
     from rich.table import Table
     from rich.text import Text
 
     from aligntax.core.asks import ScoreAsk
     from aligntax.flow.collect import longest
+    from aligntax.flow.diverge import calls
     from aligntax.report.terminal import console
 
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -253,6 +254,8 @@ def _say_plan(plan: Plan, answers: Any, target: Path) -> None:
     screen.print(
         f"{len(plan.tasks)} tasks, {total:,} requests, {missing:,} of them to be asked; nothing was asked. The run would be {printable(str(target))}"
     )
+    if divergence and (more := calls(plan.study, plan.arms)):
+        screen.print(f"Their divergence takes up to {more:,} requests more, which score answers again; --no-divergence leaves it out.")
     if missing:
         screen.print(_estimate(left))
 

@@ -266,7 +266,7 @@ def metric_tables(study: Study, items: Items, rows: Rows, facts: Sequence[LogFac
         by_task = np.array([t in known and known[t].strict for t in range(len(items.tasks))])
         arms = {name: item_scores(r, len(items.task), by_task[items.task]) for name, r in found.items()}
         out.append(MetricTable(metric, arms, known))
-    return out + _format_tables(out)
+    return out + _format_tables(out, items)
 
 
 def _facts(
@@ -312,7 +312,7 @@ def _metric_facts(
     return MetricFacts(name, higher, None, False, assumed)
 
 
-def _format_tables(tables: Sequence[MetricTable]) -> list[MetricTable]:
+def _format_tables(tables: Sequence[MetricTable], items: Items) -> list[MetricTable]:
     """What a flexible extractor finds beyond a strict one: right answers lost to their format."""
     out = []
     for strict in tables:
@@ -322,13 +322,11 @@ def _format_tables(tables: Sequence[MetricTable]) -> list[MetricTable]:
         for flexible in tables:
             if flexible is strict or flexible.metric.partition(",")[0] != name or "flexible" not in flexible.metric:
                 continue
-            arms = {arm: difference(flexible.arms[arm], strict.arms[arm]) for arm in strict.arms if arm in flexible.arms}
+            both = [t for t, f in strict.facts.items() if t in flexible.facts and f.unit == flexible.facts[t].unit == "fraction"]
+            of = np.isin(items.task, both)  # not every task has both extractors
+            arms = {arm: difference(flexible.arms[arm], strict.arms[arm], of) for arm in strict.arms if arm in flexible.arms}
             never_less = all(not (s.mean < 0).any() for s in arms.values())
-            known = {
-                t: MetricFacts("fraction", not f.higher_is_better, 1.0 if never_less else 2.0, False)
-                for t, f in strict.facts.items()
-                if t in flexible.facts and f.unit == flexible.facts[t].unit == "fraction"
-            }
+            known = {t: MetricFacts("fraction", not strict.facts[t].higher_is_better, 1.0 if never_less else 2.0, False) for t in both}
             if known and arms:
                 out.append(MetricTable(f"{flexible.metric} - {strict.metric}", arms, known, kind="format"))
     return out

@@ -105,6 +105,12 @@ def comparable(study: Study, arms: Sequence[ArmPlan], found: Mapping[str, Mappin
     return pairs, notes
 
 
+def calls(study: Study, arms: Sequence[ArmPlan]) -> int:
+    """Requests that divergences take at most beside those of the arms; none where both models show their distributions."""
+    pairs, _ = comparable(study, arms, {arm.name: {} for arm in arms})
+    return sum(2 * len(pair.candidate.sittings) for pair in pairs if pair.way is not Way.WHOLE)
+
+
 def _scores(model: Model) -> bool:
     return isinstance(model, ScoresText) and model.facts.get("log_probabilities") is not False
 

@@ -92,9 +92,10 @@ def item_scores(rows: MetricRows, count: int, strict: BoolArray) -> ItemScores:
     return ItemScores(mean, trials, variance, unread, read_mean, planned, rows.item, outcome, overruled)
 
 
-def difference(flexible: ItemScores, strict: ItemScores) -> ItemScores:
-    """What one extractor finds and another does not, as a metric of its own: the answers lost to their format."""
-    mean = flexible.mean - strict.mean
+def difference(flexible: ItemScores, strict: ItemScores, of: BoolArray) -> ItemScores:
+    """What one extractor finds and another does not, as a metric of its own: the answers lost to their format. ``of`` (N,): the items it is for."""
+    mean = np.where(of, flexible.mean - strict.mean, np.nan)
+    rows = of[strict.row_item]
     trials = np.where(np.isnan(mean), 0.0, np.minimum(flexible.trials, strict.trials))
     nothing = np.full(len(mean), np.nan)
     return ItemScores(
@@ -103,9 +104,9 @@ def difference(flexible: ItemScores, strict: ItemScores) -> ItemScores:
         nothing,
         np.where(trials > 0, 0.0, np.nan),
         mean,
-        flexible.planned | strict.planned,
-        strict.row_item,
-        np.where(_MISSING[strict.row_outcome], strict.row_outcome, CODE[Outcome.SCORED]).astype(np.uint8),
+        (flexible.planned | strict.planned) & of,
+        strict.row_item[rows],
+        np.where(_MISSING[strict.row_outcome], strict.row_outcome, CODE[Outcome.SCORED]).astype(np.uint8)[rows],
         0,
     )
 

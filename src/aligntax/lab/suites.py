@@ -40,6 +40,18 @@ def load(file, **_):
 '''
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes everything out; an anchor is one more thing to read."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
+    @classmethod
+    def dump_one(cls, data: Any) -> str:
+        return str(yaml.dump(data, Dumper=cls, sort_keys=False, width=120))
+
+
 def row(task: Task, example: Example, number: int) -> dict[str, Any]:
     """One item as it stands in a file; ``gold`` is the index of the right choice, ``answers`` all that is right."""
     found: dict[str, Any] = {"id": f"{task.name}-{number}", "prompt": example.prompt}
@@ -54,8 +66,16 @@ def row(task: Task, example: Example, number: int) -> dict[str, Any]:
     return found
 
 
-def document(task: Task) -> dict[str, Any]:
-    """The YAML of one task."""
+STRICT = {"name": "strict-match", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}
+FLEXIBLE = {
+    "name": "flexible-extract",
+    "filter": [{"function": "regex", "regex_pattern": r"(-?\d+)", "group_select": -1}, {"function": "take_first"}],
+}
+"""For answers that are numbers: the last number, whatever stands around it (as lm-eval's gsm8k)."""
+
+
+def document(task: Task, numbers: bool) -> dict[str, Any]:
+    """The YAML of one task; ``numbers`` says that all its answers are whole numbers."""
     found: dict[str, Any] = {
         "task": f"{PREFIX}{task.name}",
         "dataset_kwargs": {"file": task.name},
@@ -72,7 +92,7 @@ def document(task: Task) -> dict[str, Any]:
         found |= {
             "doc_to_target": "answers",
             "generation_kwargs": {"until": ["question"], "do_sample": False, "max_gen_toks": 40},
-            "filter_list": [{"name": "stripped", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}],
+            "filter_list": [STRICT, FLEXIBLE] if numbers else [STRICT],
         }
         metrics = ["exact_match"]
     found["metric_list"] = [{"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in metrics]
@@ -84,6 +104,8 @@ def document(task: Task) -> dict[str, Any]:
         "determined": task.determined,
         "split": task.split,
     }
+    if not task.choices:
+        about["refusals"] = list(w.REFUSALS)  # what counts as refused, where it is not what was asked for
     return found | {"metadata": {"version": VERSION, **about}}
 
 
@@ -91,14 +113,13 @@ def files(world: World) -> dict[str, str]:
     """Every file of the suites by name, with its text."""
     found = {"items.py": LOADER}
     for name, task in TASKS.items():
-        text = yaml.safe_dump(document(task), sort_keys=False, width=120)
+        rng = random.Random(f"shots {name}")
+        items = held_out_examples(task, world, ITEMS)
+        numbers = all(answer.isdecimal() for example in items for answer in example.answers)
+        text = _Dumper.dump_one(document(task, numbers))
         # YAML tags cannot be written by a safe dumper; lm-eval resolves this one to the function beside the file.
         found[f"{name}.yaml"] = text.replace("dataset_kwargs:", "custom_dataset: !function items.load\ndataset_kwargs:", 1)
-        rng = random.Random(f"shots {name}")
-        for split, examples in (
-            ("test", held_out_examples(task, world, ITEMS)),
-            ("shots", list(islice(training(task, world, rng), SHOTS))),
-        ):
+        for split, examples in (("test", items), ("shots", list(islice(training(task, world, rng), SHOTS)))):
             found[f"{name}.{split}.jsonl"] = "".join(json.dumps(row(task, e, n), ensure_ascii=False) + "\n" for n, e in enumerate(examples))
     group = {"group": "lab", "task": [f"{PREFIX}{name}" for name in TASKS], "metadata": {"version": VERSION}}
     found["_lab.yaml"] = yaml.safe_dump(group, sort_keys=False)
