@@ -17,12 +17,12 @@ LAYER = {
     "atlas": 4, "predict": 4, "reduce": 4, "lab": 4, "report": 5, "api": 6, "testing": 6, "examples": 7, "cli": 7, "__init__": 8, "__main__": 8,
 }  # fmt: skip
 ALLOWED = {
-    "core": {"pydantic"},
+    "core": {"pydantic", "yaml"},
     "stats": {"numpy", "scipy"},
     "flow": {"numpy", "scipy", "pydantic", "yaml"},
     "store": {"numpy", "duckdb", "yaml", "pydantic"},
     "report": {"altair", "vl_convert", "jinja2", "markupsafe", "rich"},
-    "models": {"torch", "transformers", "peft", "huggingface_hub", "jinja2", "numpy", "pydantic", "httpx2", "lm_eval"},
+    "models": {"torch", "transformers", "peft", "huggingface_hub", "jinja2", "numpy", "pydantic", "httpx2", "lm_eval", "safetensors"},
     "lab": {"torch", "transformers", "tokenizers", "filelock", "safetensors", "trl", "datasets", "numpy", "pydantic", "yaml"},
     "tasks": {"datasets", "jinja2", "lm_eval", "numpy", "pydantic", "yaml"},  # the suites bring the loader that lm-eval calls
     "cli": {"typer", "rich"},

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from aligntax.core.errors import InputError
 from aligntax.core.ledger import Ledger
-from aligntax.core.study import Analysis, Margin, Scale
+from aligntax.core.study import Analysis, Elicitation, Margin, Scale
 from aligntax.core.words import printable
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ def measure(
     *,
     stages: Sequence[str] = (),
     names: tuple[str, str] | None = None,
-    tasks: Sequence[str] = ("lab",),
-    include: Sequence[AnyPath] = (),
+    tasks: str | Sequence[str] = ("lab",),
+    include: AnyPath | Sequence[AnyPath] = (),
     limit: int | None = None,
     template: str | None = None,
     shots: int | None = None,
@@ -144,7 +145,7 @@ def measure(
         kinds: overrides of the kind of tasks, by name or pattern.
         divergence: also how far each candidate's distribution is from its baseline's, where both models show theirs.
         device: ``auto``, ``cpu``, ``cuda``, ...
-        batch_tokens: tokens of a batch; moves no answer.
+        batch_tokens: tokens of a batch; moves no answer in float32.
         concurrency: requests under way at an endpoint.
         answers: file in which answers are kept, so that a second run asks only what is new; None keeps them in memory.
         out: folder to write the run to; None writes nothing.
@@ -157,13 +158,14 @@ def measure(
         InputError: on anything wrong with what was asked, in one sentence.
         MissingExtraError: if what it needs is not installed.
     """
-    from aligntax.core.study import Elicitation
     from aligntax.flow.measure import Models, Options, chosen_templates, stage_tree, tree
     from aligntax.tasks.find import find_tasks
 
     analysis = analysis_of(margin, level, cluster, by, kinds, (), {}, bootstrap, seed)
-    how = Elicitation(shots=shots, system=system, max_tokens=max_tokens, temperature=temperature, trials=trials, seed=seed)
-    found = [(task, limit) for task in find_tasks(tasks, [Path(folder) for folder in include])]
+    how = elicitation_of(shots=shots, system=system, max_tokens=max_tokens, temperature=temperature, trials=trials, seed=seed)
+    asked = tasks.split(",") if isinstance(tasks, str) else tasks
+    folders = [include] if isinstance(include, str | PathLike) else include
+    found = [(task, limit) for task in find_tasks(asked, [Path(folder) for folder in folders])]
     models_of = tree(base, candidate, names, stages)
     with Models(Options(device, batch_tokens, concurrency)) as models:
         templates, _ = chosen_templates(template, models_of, models)
@@ -188,7 +190,7 @@ def run(
         study: the file: baseline, arms, tasks, analysis.
         divergence: also how far each candidate's distribution is from its baseline's, where both models show theirs.
         device: ``auto``, ``cpu``, ``cuda``, ...
-        batch_tokens: tokens of a batch; moves no answer.
+        batch_tokens: tokens of a batch; moves no answer in float32.
         concurrency: requests under way at an endpoint.
         answers: file in which answers are kept; None keeps them in memory.
         out: folder to write the run to; None writes nothing.
@@ -283,11 +285,31 @@ def analysis_of(
             seed=seed,
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        got = "" if "got" in message else f", got {printable(repr(first['input']))[:80]}"
-        raise InputError(f"{place + ': ' if place else ''}{message}{got}") from None
+        raise _sentence(error) from None
+    except InputError:
+        raise
+    except (ValueError, TypeError):
+        raise InputError("kinds and scales are mappings: {task: kind}, {metric: (low, high)}") from None
+
+
+def elicitation_of(**given: Any) -> Elicitation:
+    """How models are asked, as given by a person, checked.
+
+    Raises:
+        InputError: naming the setting, what was found and what is allowed.
+    """
+    try:
+        return Elicitation(**given)
+    except ValidationError as error:
+        raise _sentence(error) from None
+
+
+def _sentence(error: ValidationError) -> InputError:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    got = "" if "got" in message else f", got {printable(reprlib.repr(first['input']))[:80]}"
+    return InputError(f"{place + ': ' if place else ''}{message}{got}")
 
 
 def parse_margin(margin: float | str | None) -> Margin | None:

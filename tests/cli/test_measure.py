@@ -126,6 +126,7 @@ def study_of(**change: Any) -> str:
     [
         ("", "is no study: a mapping"),
         ("a: [1", "is no YAML"),
+        ("baseline: a\nbaseline: b", "the key 'baseline' stands in line 1 and again in line 2"),
         ("a: !!python/object/apply:os.system ['true']", "is no YAML"),
         (study_of(baseline="c"), "the baseline 'c' is not an arm"),
         (study_of(arms={"a": {"model": "lab:base-w32"}}), "arms:"),
@@ -163,6 +164,12 @@ def test_bad_study_files(tmp_path: Path, aligntax: Run, text: str, message: str)
         (("lab:base", "lab:sft", "--limit", "0"), "Invalid value for '--limit'"),
         (("lab:base", "api:http://127.0.0.1:9/v1#m"), "127.0.0.1:9"),
         (("lab:base", "lab:sft", "--out", "taken"), "name a new or empty folder"),
+        (("lab:base", "lab:sft", "--out", "taken/file/run"), "cannot be written"),
+        (("lab:base", "lab:sft", "--temperature", "inf"), "temperature"),
+        (("lab:base", "lab:sft", "--trials", "10001"), "trials: Input should be less than or equal to 10000"),
+        (("lab:base", "lab:sft", "--by", "nothing"), "no item has a label 'nothing'"),
+        (("lab:base", "lab:sft", "--template", "raw", "--apply-chat-template"), "is --template chat"),
+        (("lab:base", "lab:sft", "--json", "--markdown"), "name one of them"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, aligntax: Run, arguments: tuple[str, ...], message: str) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from aligntax.core.asks import Failure
-from aligntax.core.errors import InputError, PairingError
+from aligntax.core.asks import Failure, Prompt, ScoreAsk
+from aligntax.core.errors import AligntaxError, InputError, PairingError
 from aligntax.core.study import Analysis, Elicitation
 from aligntax.flow.diff import Comparison
 from aligntax.flow.measure import ArmSpec, Models, Options, measure, plan, stage_tree
@@ -203,14 +203,71 @@ def test_shots_and_system_prompts_are_asked_as_they_should(sums: Path) -> None:
     )
 
 
+def test_what_went_wrong_is_said(sums: Path) -> None:
+    broken = Known("broken", lambda _: Failure("the endpoint answered 500: boom"))
+    with pytest.raises(AligntaxError, match="broken gave no answer to any of 60 requests; 60 times: the endpoint answered 500: boom"):
+        study(sums, [Known("base", right), broken])
+    half = Known("half", lambda prompt: right(prompt) if int(right(prompt)) >= 60 else Failure("too long"))
+    with study(sums, [Known("base", right), half]) as found:
+        assert "30 of 60 requests failed, 30 times: too long" in found.provenance["arms"]["half"]["left_out"]
+
+
+def test_labels_and_limits_are_checked_before_anything_is_asked(sums: Path) -> None:
+    model = Known("base", right)
+    for analysis, message in (
+        (Analysis(cluster="source"), "no item has a label 'source', which cluster names; labels there: cluster, half, id, prompt"),
+        (Analysis(by="third"), "no item has a label 'third', which by names"),
+    ):
+        with pytest.raises(InputError, match=message):
+            study(sums, [model, Known("tuned", right)], analysis=analysis)
+    for limit in (0, -1, True, 2.5):
+        with pytest.raises(InputError, match="limit must be a whole number of at least 1"):
+            study(sums, [model, Known("tuned", right)], limit=limit)  # type: ignore[arg-type]
+    assert model.asked == []
+
+
+def test_whole_texts_cut_into_other_windows_have_other_prompts(tmp_path: Path) -> None:
+    """The likelihood of a text depends on how much of it stands before each token."""
+
+    class Rolls(Known):
+        def __init__(self, name: str, size: int) -> None:
+            super().__init__(name, right)
+            self.size = size
+
+        def rolling(self, text: str) -> list[ScoreAsk]:
+            words = text.split()
+            parts = [words[k : k + self.size] for k in range(0, len(words), self.size)]
+            return [ScoreAsk(Prompt(None, (0,)), " ".join(part), tuple(len(w) for w in part)) for part in parts]
+
+    rows = [{"text": "a bb ccc dddd " * (k + 1)} for k in range(20)]
+    recipe = {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "text",
+        "metric_list": [{"metric": "bits_per_byte"}],
+    }
+    folder = suite(tmp_path / "t", "rolled", rows, **recipe)
+    for sizes, differ in (((100, 200), False), ((8, 200), True)):
+        with study(folder, [Rolls(f"m{n}", n) for n in sizes], tasks=("rolled",)) as found:
+            assert any("prompts differ" in check for check in found.ledger[0].checks) == differ
+
+
+def test_an_accuracy_per_token_is_an_accuracy(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{k}", "choices": ["yes", "no"], "gold": k % 2} for k in range(40)]
+    folder = suite(tmp_path / "t", "choose", rows, metric_list=[{"metric": "acc_tokens"}])
+    with study(folder, [Known("one", right), Known("two", right)], tasks=("choose",)) as found:
+        assert found.ledger.find("choose").unit == "fraction"
+        assert found.ledger.find("choose").margin == 0.01
+
+
 def test_trials_are_drawn_apart(sums: Path) -> None:
     model, other = Known("base", right), Known("tuned", right)
     with study(sums, [model, other], how=Elicitation(trials=3, temperature=0.7, seed=5)) as found:
         assert found.ledger.find("sums").method.startswith("score")
-    # Every item and trial has draws of its own (one seed for all would make items copies of each other), the same in every arm.
-    seeds = [key[4][2] for key in model.asked]
-    assert len(seeds) == len(set(seeds)) == 180
-    assert seeds == [key[4][2] for key in other.asked]
+    # Every item, trial and model has draws of its own: one seed for all would make items copies of each other, and the split of the
+    # variance into items and trials takes the arms' draws to be independent.
+    seeds = [key[4][2] for key in (*model.asked, *other.asked)]
+    assert len(seeds) == len(set(seeds)) == 360
     again = Known("base", right)
     with study(sums, [again, Known("tuned", right)], how=Elicitation(trials=3, temperature=0.7, seed=6)):
         assert not {key[4][2] for key in again.asked} & set(seeds)

@@ -24,13 +24,14 @@ from aligntax.flow.collect import plan_arm
 from aligntax.flow.diff import Comparison
 from aligntax.flow.measure import Models, Options, chosen_templates, measure, plan, stage_tree
 from aligntax.lab.serve import Server
-from aligntax.models.hf import HFModel
+from aligntax.models.hf import HFModel, _base_of
 from aligntax.models.local import LocalModel
-from aligntax.models.references import parse
+from aligntax.models.references import open_model, parse
 from aligntax.stats.divergence import kl_at_least, known_to_both
 from aligntax.store.answers import Answers
 from aligntax.tasks.find import find_tasks
 from tests.support.random_models import random_model
+from tests.support.suites import suite
 
 TASKS = ("lab/addition", "lab/comparing", "lab/directions")
 LIMIT = 12
@@ -130,16 +131,16 @@ def test_divergences_are_those_of_naive_passes(folders: dict[str, Path], server:
     models = HFModel(folders["one"], "one"), HFModel(folders["two"], "two")
     how = Elicitation(temperature=temperature, trials=3)
     (task,) = find_tasks(("lab/addition",))
-    asks = {key: ask for key, ask in plan_arm("two", models[1], how, [(task, LIMIT)]).requests.items() if isinstance(ask, GenerateAsk)}
-    rows = [logprobs_along(models, ask) for ask in asks.values()]
+
+    def naive(asked: Any) -> list[Any]:
+        """Both models along what the second writes when it is asked as this arm is; draws are the arm's own."""
+        asks = plan_arm("two", asked, how, [(task, LIMIT)]).requests.values()
+        return [logprobs_along(models, ask) for ask in asks if isinstance(ask, GenerateAsk)]
+
+    rows = naive(models[1])
     tokens = sum(len(ids) for _, _, ids, _ in rows)
     forward = sum(float((p.exp() * (p - q)).sum()) for q, p, _, _ in rows) / tokens
     reverse = sum(float((q.exp() * (q - p)).sum()) for q, p, _, _ in rows) / tokens
-    ratios = [(p - q).gather(-1, ids[:, None])[:, 0] for q, p, ids, _ in rows]
-    k1 = sum(float(d.sum()) for d in ratios) / tokens
-    k3 = sum(float(((-d).expm1() + d).sum()) for d in ratios) / tokens
-    bound = sum(_lumped(p, q, ids) for q, p, ids, _ in rows) / tokens
-
     stages = [("one", str(folders["one"]), None), ("two", str(folders["two"]), "one")]
     with measured(stages, tasks=("lab/addition",), how=how) as found:
         whole = {e.metric: e for e in found.ledger if e.kind == "divergence"}
@@ -150,8 +151,15 @@ def test_divergences_are_those_of_naive_passes(folders: dict[str, Path], server:
     assert whole[FORWARD].ci_low < whole[FORWARD].change < whole[FORWARD].ci_high  # type: ignore[operator]
     assert whole[FORWARD].details["temperature"] == temperature
 
-    served = [("one", str(folders["one"]), None), ("two", f"api:{server.url}#two,tokenizer={folders['two']}", "one")]
-    with measured(served, tasks=("lab/addition",), how=how) as found:
+    reference = f"api:{server.url}#two,tokenizer={folders['two']}"
+    rows = naive(open_model(parse(reference)))
+    tokens = sum(len(ids) for _, _, ids, _ in rows)
+    ratios = [(p - q).gather(-1, ids[:, None])[:, 0] for q, p, ids, _ in rows]
+    k1 = sum(float(d.sum()) for d in ratios) / tokens
+    k3 = sum(float(((-d).expm1() + d).sum()) for d in ratios) / tokens
+    bound = sum(_lumped(p, q, ids) for q, p, ids, _ in rows) / tokens
+    forward = sum(float((p.exp() * (p - q)).sum()) for q, p, _, _ in rows) / tokens
+    with measured([("one", str(folders["one"]), None), ("two", reference, "one")], tasks=("lab/addition",), how=how) as found:
         sampled = {e.metric: e for e in found.ledger if e.kind == "divergence"}
     assert set(sampled) == {K1, K3, BOUND}
     assert sampled[K1].details["tokens"] == tokens
@@ -270,6 +278,127 @@ def test_an_adapter_is_a_model_of_its_own(folders: dict[str, Path], tmp_path: Pa
         _ = HFModel.open(parse(str(tmp_path / "adapter"))).local
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("damage", ["missing", "renamed", "none"])
+def test_an_adapter_that_does_not_fit_is_refused(folders: dict[str, Path], tmp_path: Path, damage: str) -> None:
+    """PEFT goes on with weights of its own making where the file has none."""
+    need("peft", "train")
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file, save_file
+
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(LocalModel.load(folders["one"]).model, config).save_pretrained(tmp_path)
+    reference = parse(f"{folders['one']},adapter={tmp_path}")
+    _ = HFModel.open(reference).local
+    file = tmp_path / "adapter_model.safetensors"
+    weights = load_file(file)
+    names = sorted(weights)
+    if damage == "missing":
+        del weights[names[0]]
+    else:
+        weights = {f"x.{name}": w for name, w in weights.items()} if damage == "renamed" else {"x": weights[names[0]]}
+    save_file(weights, file)
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors (lacks|has more)"):
+        _ = HFModel.open(reference).local
+
+
+def test_the_revision_of_an_adapters_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base", "revision": "v1.0"}))
+    asked = []
+    monkeypatch.setattr("aligntax.models.hf.local_folder", lambda reference: asked.append((reference.place, reference.revision)))
+    _base_of(tmp_path)
+    assert asked == [("org/base", "v1.0")]
+
+
+def test_another_model_under_the_same_address_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A server that was started again with the next checkpoint: its answers are not those that were kept."""
+    url, store = "", tmp_path / "kept.sqlite"
+    for name in ("two", "two", "one"):
+        with Server(LocalModel.load(folders[name], "model"), int(url.rpartition(":")[2].partition("/")[0] or 0)) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            url = server.url
+            stages = [("base", str(folders["one"]), None), ("tuned", f"api:{url}#model", "base")]
+            if name == "two":
+                measured(stages, tasks=("lab/addition",), store=store).rows.close()
+            else:
+                with pytest.raises(InputError, match=r"is not the model whose answers are kept here.*--answers FILE"):
+                    measured(stages, tasks=("lab/addition",), store=store)
+            server.shutdown()
+
+
+def renumbered(source: Path, folder: Path) -> Path:
+    """The same model by other token ids: vocabulary, embeddings and output rows in another order."""
+    import torch
+
+    made = LocalModel.load(source)
+    made.tokenizer.save_pretrained(folder)
+    told = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = told["model"]["vocab"]
+    fixed = {token["id"] for token in told["added_tokens"]}
+    free = [k for k in range(len(vocabulary)) if k not in fixed]
+    order = dict(zip(free, [*free[1:], free[0]], strict=True))
+    told["model"]["vocab"] = {token: order.get(k, k) for token, k in vocabulary.items()}
+    (folder / "tokenizer.json").write_text(json.dumps(told))
+    moved = torch.arange(made.model.get_input_embeddings().weight.shape[0])
+    for old, new in order.items():
+        moved[new] = old
+    with torch.no_grad():
+        for layer in {id(x): x for x in (made.model.get_input_embeddings().weight, made.model.get_output_embeddings().weight)}.values():
+            layer.copy_(layer[moved].clone())
+    made.model.save_pretrained(folder)
+    return folder
+
+
+def test_other_token_ids_are_another_tokenizer(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The same distribution over texts by other ids: nothing lies between them, and no divergence over ids is made up."""
+    other = renumbered(folders["one"], tmp_path / "other")
+    rows = [{"text": "question: what is 1 + 2? answer: 3. the lion of ostin " * (k + 1)} for k in range(8)]
+    recipe = {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "text",
+        "metric_list": [{"metric": "bits_per_byte"}],
+    }
+    folder = suite(tmp_path / "tasks", "rolled", rows, **recipe)
+    specs, contrasts = stage_tree([("one", str(folders["one"]), None), ("other", str(other), "one")], ["raw"], Elicitation())
+    with Models(Options()) as models, Answers(None) as answers:
+        planned = plan(specs, contrasts, [(task, None) for task in find_tasks(["rolled"], [folder])], Analysis(), models)
+        with measure(planned, answers, lambda *_: None, lambda *_: None) as found:
+            apart = [e for e in found.ledger if e.kind == "divergence"]
+            assert [e.metric for e in apart] == [BYTES]
+            assert apart[0].change == pytest.approx(0, abs=1e-6)
+            assert "along the given texts;" in apart[0].checks[0]
+            assert found.ledger.find("rolled", "bits_per_byte,none").change == pytest.approx(0, abs=1e-6)
+
+
+def test_an_end_that_a_tokenizer_adds_is_not_part_of_a_prompt(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "ends"
+    folder.mkdir()
+    for file in folders["one"].iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    told = json.loads((folder / "tokenizer.json").read_text())
+    end = next(token for token in told["added_tokens"] if token["content"] == "<|end|>")
+    told["post_processor"]["single"].append({"SpecialToken": {"id": "<|end|>", "type_id": 0}})
+    told["post_processor"]["special_tokens"]["<|end|>"] = {"id": "<|end|>", "ids": [end["id"]], "tokens": ["<|end|>"]}
+    (folder / "tokenizer.json").write_text(json.dumps(told))
+    plain, ends = HFModel(folders["one"], "plain"), HFModel(folder, "ends")
+    text = "question: what is 1 + 2? answer:"
+    assert ends.tokenizer(text)["input_ids"][-1] == end["id"]
+    assert ends.raw(text).tokens == plain.raw(text).tokens
+    assert ends.continuation(ends.raw(text), " 3").tokens == plain.continuation(plain.raw(text), " 3").tokens
+
+
+def test_a_tokenizer_of_another_model_is_refused_while_planning(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    for file in folders["one"].iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 40}))
+    with pytest.raises(InputError, match=r"its tokenizer makes token \d+, and its configuration has 40 tokens"):
+        measured([("one", str(folders["one"]), None), ("small", str(folder), "one")])
+
+
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
@@ -279,6 +408,10 @@ def test_an_adapter_is_a_model_of_its_own(folders: dict[str, Path], tmp_path: Pa
         ("api:http://127.0.0.1:9/v1#m", "127.0.0.1:9"),
         ("org/name,dtype=int8", "dtype must be one of"),
         ("org/name,colour=red", "no option 'colour' here; allowed: adapter, dtype"),
+        ("api:http://127.0.0.1:9/v1#m,key=SECRET", "^(?!.*SECRET).*ALIGNTAX_API_KEY"),
+        ("lab:base,adapter=nowhere", "nowhere is no adapter's folder"),
+        ("x" * 5000, "named by a text of 1 to 4,096 characters"),
+        ("x" * 400, "is no model: there is no such folder"),
         ("pyproject.toml", "is a file; a model is a folder"),
     ],
 )

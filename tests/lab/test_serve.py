@@ -343,4 +343,4 @@ def test_a_closed_server_leaves_no_thread(model: LocalModel) -> None:
             thread = made.engine._thread
         thread.join(timeout=10)
         assert not thread.is_alive()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before

@@ -179,14 +179,16 @@ def serve(
     _need("models", "torch", "transformers")
     from aligntax.lab.serve import Server
     from aligntax.models.embedded import WEIGHTS, folder_of
+    from aligntax.models.hf import content_key
     from aligntax.models.local import LocalModel
 
-    folder = (
-        Path(model) if Path(model).is_dir() and not model.startswith("lab:") else folder_of(model, WEIGHTS if family is None else family)
-    )
+    embedded = model.startswith("lab:")
+    if not embedded and not Path(model).is_dir():
+        raise InputError(f"there is no folder {printable(model)}; what can be served is a model folder or lab:NAME")
+    folder = folder_of(model, WEIGHTS if family is None else family) if embedded else Path(model)
     loaded = LocalModel.load(folder, model if model.startswith("lab:") else folder.name)
     try:
-        server = Server(loaded, port, (lambda _: None) if quiet else lambda text: typer.echo(text, err=True))
+        server = Server(loaded, port, (lambda _: None) if quiet else lambda text: typer.echo(text, err=True), content_key(folder))
     except OSError as error:
         raise InputError(f"port {port} cannot be taken ({error.strerror}); name another with --port, or 0 for a free one") from None
     typer.echo(f"serving {printable(loaded.name)} at {server.url} (Ctrl-C stops it)", err=True)

@@ -5,6 +5,7 @@ stdout carries data, stderr words and progress. Heavy imports happen inside the 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -36,12 +37,12 @@ from aligntax.cli.shared import (
 from aligntax.core.errors import AligntaxError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 app = typer.Typer(
     name="aligntax",
-    help="Measure what an alignment step cost a language model, from evaluation logs: item by item, with honest intervals.",
+    help="Measure what an alignment step cost a language model, from models or from evaluation logs: item by item, with honest intervals.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -51,7 +52,9 @@ app = typer.Typer(
 
 app.add_typer(lab.app, name="lab")
 
-RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory that 'aligntax diff' wrote.", show_default=False)]
+RunArg = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run directory that 'aligntax measure', 'run' or 'diff' wrote.", show_default=False)
+]
 
 
 def _version(value: bool) -> None:
@@ -174,6 +177,7 @@ def flips(
     from dataclasses import asdict
     from json import dumps
 
+    from aligntax.core.words import safe_json
     from aligntax.flow.stored import reopen
     from aligntax.report.terminal import console, flips_view
     from aligntax.store.run import load_run
@@ -186,7 +190,7 @@ def flips(
         total, found = comparison.flips(*names, chosen, task=task, direction=direction, limit=limit)
     if json:
         for flip in found:
-            typer.echo(dumps(asdict(flip), ensure_ascii=False))
+            typer.echo(safe_json(dumps(asdict(flip), ensure_ascii=False)))
         return
     note(f"{total:,} items changed in {chosen}, {names[0]} to {names[1]}" + ("" if direction == "both" else f" ({direction})"))
     console().print(flips_view(found, total))
@@ -262,6 +266,10 @@ def lm_eval(ctx: typer.Context) -> None:
     Example: aligntax lm-eval --model_args pretrained=lab:base --tasks lab --include_path DIR --log_samples --output_path base
     """
     from aligntax.models import lm_eval_model  # lm-eval finds models that are imported
+    from aligntax.store.run import check_writable
+
+    if (place := _option(ctx.args, "--output_path", "-o")) is not None:
+        check_writable(Path(place) / "results")  # lm-eval only warns, after hours, that it could not write them
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # lm-eval's own default is a CUDA device, there or not.
@@ -277,6 +285,15 @@ def doctor() -> None:
 
     for line in report_lines():
         typer.echo(line)
+
+
+def _option(args: Sequence[str], *names: str) -> str | None:
+    """Value of an option that another program reads."""
+    for at, arg in enumerate(args):
+        name, found, value = arg.partition("=")
+        if name in names:
+            return value if found else next(iter(args[at + 1 : at + 2]), None)
+    return None
 
 
 def _stage(text: str) -> tuple[str, Path, str | None]:
@@ -322,8 +339,11 @@ def run() -> None:
         raise KeyboardInterrupt  # so that half-written folders are removed, as after Ctrl-C
 
     signal.signal(signal.SIGTERM, stop)
+    if sys.stdout is None:  # closed by who called
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except AligntaxError as error:
         note(f"error: {error}")
         code = error.exit_code
@@ -333,6 +353,8 @@ def run() -> None:
         # The reader of stdout went away, as 'head' does; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        code = _unwritten(error)
     except Exception as error:
         # DuckDB turns a signal that comes during a query into this error.
         interrupted = isinstance(error, RuntimeError) and str(error) == "Query interrupted"
@@ -340,6 +362,15 @@ def run() -> None:
     if stopped:
         code = 128 + stopped[0]
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unwritten(error: OSError) -> int:
+    """What was to be printed found no room: said, unless the error is about something else."""
+    if error.errno not in (errno.ENOSPC, errno.EBADF, errno.EIO) or error.filename is not None:
+        return _unexpected(error)
+    note(f"error: the output cannot be written ({error.strerror})")
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - so that nothing is tried again on the way out
+    return 1
 
 
 def _unexpected(error: Exception) -> int:

@@ -27,6 +27,7 @@ from aligntax.cli.shared import (
     print_ledger,
     two_names,
 )
+from aligntax.core.errors import InputError
 from aligntax.core.words import printable
 
 if TYPE_CHECKING:
@@ -36,10 +37,15 @@ if TYPE_CHECKING:
     from aligntax.flow.measure import ArmSpec, Models, Plan
 
 DivergenceOption = Annotated[
-    bool, typer.Option("--divergence/--no-divergence", help="Also how far each candidate's distribution is from its baseline's.")
+    bool,
+    typer.Option(
+        "--divergence/--no-divergence", help="Also how far each candidate's distribution is from its baseline's [yes].", show_default=False
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
-BatchOption = Annotated[int | None, typer.Option("--batch-tokens", metavar="N", min=1, help="Tokens of a batch [4096]; moves no answer.")]
+BatchOption = Annotated[
+    int | None, typer.Option("--batch-tokens", metavar="N", min=1, help="Tokens of a batch [4096]; moves no answer in float32.")
+]
 ConcurrencyOption = Annotated[int, typer.Option(metavar="N", min=1, max=1024, help="Requests under way at an endpoint.")]
 AnswersOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Where answers are kept [.answers.sqlite beside the run].", show_default=False)
@@ -48,7 +54,10 @@ RunOption = Annotated[
     Path | None,
     typer.Option("--out", "--output-path", "--output_path", metavar="DIR", help="Folder of the run; default aligntax-runs/<study id>."),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be asked, and stop.")]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print what would be asked, and stop. Hub models are fetched and endpoints are asked what they serve."),
+]
 
 ANSWERS = ".answers.sqlite"
 """File beside the runs in which every answer is kept."""
@@ -86,7 +95,7 @@ def measure(
         str | None, typer.Option("--system-instruction", "--system_instruction", metavar="TEXT", help="System prompt.")
     ] = None,
     temperature: Annotated[float | None, typer.Option(metavar="T", min=0, help="Sampling temperature [each task's own].")] = None,
-    trials: Annotated[int, typer.Option(metavar="N", min=1, help="How often each question is asked.")] = 1,
+    trials: Annotated[int, typer.Option(metavar="N", min=1, help="How often each question is asked, up to 10,000.")] = 1,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer [each task's own].")] = None,
     cluster: ClusterOption = None,
     by: ByOption = None,
@@ -118,16 +127,17 @@ def measure(
 
       aligntax measure lab:base api:http://127.0.0.1:8000/v1#sft --template chat --dry-run
     """
-    from aligntax.api import analysis_of
-    from aligntax.core.study import Elicitation
+    from aligntax.api import analysis_of, elicitation_of
     from aligntax.flow.measure import Models, Options, chosen_templates, stage_tree, tree
     from aligntax.tasks.find import find_tasks
 
     analysis = analysis_of(margin, level, cluster, by, key_values(kind, "--kind", "TASK=KIND"), (), {}, bootstrap, seed)
-    how = Elicitation(shots=shots, system=system, max_tokens=max_tokens, temperature=temperature, trials=trials, seed=seed)
+    if apply_chat_template and template not in (None, "chat"):
+        raise InputError(f"--apply-chat-template is --template chat; it cannot stand beside --template {printable(template)}")
+    how = elicitation_of(shots=shots, system=system, max_tokens=max_tokens, temperature=temperature, trials=trials, seed=seed)
     stages = tree(base, candidate, None if names is None else two_names(names), stage or ())
     found = [(task, limit) for task in find_tasks(tasks.split(","), include or ())]
-    with Models(Options(device, batch_tokens, concurrency)) as models:
+    with Models(Options(device, batch_tokens, concurrency, say=note)) as models:
         templates, why = chosen_templates("chat" if apply_chat_template else template, stages, models)
         if why:
             note(why)
@@ -166,7 +176,7 @@ def run_study(
     asked = read_study(study)
     found, kinds = tasks_of(asked, study.parent)
     analysis = analysis_of(kinds=kinds, seed=asked.seed, **analysis_settings(asked.analysis))
-    with Models(Options(device, batch_tokens, concurrency)) as models:
+    with Models(Options(device, batch_tokens, concurrency, say=note)) as models:
         carry_out(models, asked.specs(), (), found, analysis, Output(out, answers, dry_run, json, markdown, divergence))
 
 
@@ -199,8 +209,10 @@ def carry_out(
     from aligntax.flow.measure import measure as ask
     from aligntax.flow.measure import plan
     from aligntax.store.answers import Answers
-    from aligntax.store.run import check_target, write_run
+    from aligntax.store.run import check_target, check_writable, write_run
 
+    if output.json and output.markdown:
+        raise InputError("--json and --markdown are two forms of one output; name one of them")
     planned = plan(specs, contrasts, tasks, analysis, models)
     target = output.out or DEFAULT_RUNS / planned.study.id
     store = output.answers or target.parent / ANSWERS
@@ -210,10 +222,14 @@ def carry_out(
         return
     if output.writes:
         check_target(target, planned.study.id)
+        check_writable(target)
     with drawing(output.writes) as draw:
         with Answers(store) as kept, progress() as tell:
             comparison = ask(planned, kept, tell, lambda _what, _rows: None, divergence=output.divergence)
         with comparison:
+            for name, about in comparison.provenance["arms"].items():
+                for text in about["left_out"]:
+                    note(f"{name}: {text}")
             if output.writes:
                 from aligntax.report.page import render
 
@@ -287,14 +303,14 @@ def progress() -> Iterator[Tell]:
         def tell(arm: str, done: int, total: int, tokens: int) -> None:
             if arm not in rows:
                 rows[arm] = bars.add_task(printable(arm), total=total, rate=""), time.monotonic()
-                quarters[arm] = 4 * done // total
+                quarters[arm] = 4 * done // max(1, total)
                 if done == total:
                     _line(shown, f"{arm}: all {total:,} answers are known")
             row, begun = rows[arm]
             rate = tokens / max(1e-9, time.monotonic() - begun)
             bars.update(row, completed=done, rate=f"{rate:,.0f} tokens/s" if tokens else "")
-            if tokens and 4 * done // total > quarters[arm]:
-                quarters[arm] = 4 * done // total
+            if tokens and 4 * done // max(1, total) > quarters[arm]:
+                quarters[arm] = 4 * done // max(1, total)
                 _line(shown, f"{arm}: {done:,} of {total:,} answers, {rate:,.0f} tokens/s")
 
         yield tell

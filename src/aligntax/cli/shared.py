@@ -73,7 +73,9 @@ def metric_scales(values: list[str] | None) -> dict[str, tuple[float, float]]:
 
 def print_ledger(ledger: Ledger, *, json: bool = False, markdown: bool = False, all_checks: bool = False) -> None:
     if json:
-        sys.stdout.write(ledger.to_json())
+        from aligntax.core.words import safe_json
+
+        sys.stdout.write(safe_json(ledger.to_json()))
     elif markdown:
         from aligntax.report.markdown import markdown as as_markdown
 

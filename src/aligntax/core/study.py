@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from aligntax.core.errors import InputError
 from aligntax.core.ids import digest
@@ -60,7 +60,7 @@ class Analysis(Frozen):
     lower_is_better: tuple[str, ...] = ()
     scales: dict[str, Scale] = {}
     bootstrap: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")
     def _known_kinds(self) -> Analysis:
@@ -89,7 +89,16 @@ class Elicitation(Frozen):
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     trials: Annotated[int, Field(ge=1, le=10_000)] = 1
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @field_validator("system")
+    @classmethod
+    def _is_text(cls, system: str | None) -> str | None:
+        try:
+            (system or "").encode()
+        except UnicodeEncodeError:
+            raise ValueError("a system prompt must be UTF-8 text") from None
+        return system
 
 
 class Arm(Frozen):

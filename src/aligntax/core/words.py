@@ -5,6 +5,7 @@ Text from models and logs is hostile; ``printable`` makes it harmless for a term
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from math import ceil, floor, isfinite, log10
 
@@ -43,6 +44,13 @@ def printable(text: str, *, keep_newlines: bool = False) -> str:
 def cut(text: str, limit: int) -> str:
     """At most ``limit`` characters, the cut marked with what is missing."""
     return text if len(text) <= limit else f"{text[:limit]} … (+{len(text) - limit:,} characters)"
+
+
+def safe_json(text: str) -> str:
+    """JSON that a terminal may show: characters of model texts that act on one as escapes; the same data."""
+    if text.isascii():
+        return text  # JSON has escaped the rest
+    return "".join(ch if ch == "\n" or unicodedata.category(ch) not in _UNSAFE_CATEGORIES else json.dumps(ch)[1:-1] for ch in text)
 
 
 def is_fraction(unit: str) -> bool:

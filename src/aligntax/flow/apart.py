@@ -18,6 +18,7 @@ from aligntax.flow.scores import FloatArray, IntArray, relabelled
 from aligntax.stats.divergence import per_token
 from aligntax.stats.paired import paired_change
 
+GIVEN = "the given texts"
 _EXACT = "exact over the vocabulary at every token"
 
 
@@ -104,7 +105,7 @@ def _words(
     """What was estimated, along which texts, and what it is not."""
     infinite = sum(not np.isfinite(one.sums[measure.of]) for one in found)
     retold = any(one.retold for one in found)
-    template = "" if how is None else f", {how.template} template"
+    template = "" if how is None or drawn == GIVEN else f", {how.template} template"  # whole texts are never put into a template
     unit = measure.unit.split("/")[1]
     words = [f"along {drawn}{template}; {measure.estimator}; ratio of sums over {unit}s"]
     if retold:
@@ -129,7 +130,7 @@ def _drawn(pair: Pair, task: str) -> tuple[str, float | None]:
     sitting = next(s for s in pair.candidate.sittings if s.task == task)
     want = sitting.question.wants[0]
     if isinstance(want, Roll):
-        return "the given texts", None
+        return GIVEN, None
     if isinstance(want, Choose):
         return "the choices that the candidate finds likeliest", None
     ask = pair.candidate.requests[sitting.requests[0][0]]

@@ -24,6 +24,9 @@ from aligntax.store.logs import LogRow
 KEEP_EVERY = 2.0
 """Seconds between two writings of answers: what a kill can cost."""
 
+ANOTHER = 0.05
+"""Nats per token by which the log-likelihood of a fixed text may move under one model: half precision and company move it by about .01."""
+
 Tell = Callable[[str, int, int, int], None]
 """Called with (arm, answers there, answers planned, tokens asked and answered since the start)."""
 
@@ -87,14 +90,19 @@ def plan_arm(name: str, model: Model, how: Elicitation, tasks: Sequence[tuple[Ta
 def _sitting(plan: ArmPlan, task: str, question: Question, trial: int, how: Elicitation) -> Sitting:
     requests, prompts = [], []
     for number, want in enumerate(question.wants):
-        # Draws of different items are independent; those of one item are the same in every arm, as far as its model agrees.
-        seed = seed_of(how.seed, task, question.item, question.content, number, trial)
+        # Draws of different items, trials and arms are independent; one model asked the same twice gives the same.
+        seed = seed_of(how.seed, model_key(plan.model), how.template, task, question.item, question.content, number, trial)
         asks = _asks(plan, task, want, seed, how)
         ids = tuple(request_id(plan.model, ask, trial) for ask in asks)
         plan.requests.update(zip(ids, asks, strict=True))
         requests.append(ids)
-        prompts += [ask.prompt.key for ask in asks[:1]]
+        prompts += [_windows(asks) if isinstance(want, Roll) else ask.prompt.key for ask in asks[:1]]
     return Sitting(task, question, trial, tuple(requests), digest(prompts)[:32])
+
+
+def _windows(asks: Sequence[Ask]) -> list[int]:
+    """Where a whole text was cut: other windows, other contexts, and so other likelihoods. Nothing where one window holds it all."""
+    return [len(ask.tokens or ()) for ask in asks if isinstance(ask, ScoreAsk)] if len(asks) > 1 else []
 
 
 def request_id(model: Model, ask: Ask, trial: int) -> str:
@@ -148,6 +156,7 @@ def collect(plan: ArmPlan, answers: Answers, tell: Tell) -> dict[str, Answer]:
     Returns:
         The answer to every request of the plan, failures among them.
     """
+    _recognise(plan.model, answers)
     found = answers.known(plan.requests)
     total = len(plan.requests)
     tell(plan.name, len(found), total, 0)
@@ -166,6 +175,21 @@ def collect(plan: ArmPlan, answers: Answers, tell: Tell) -> dict[str, Answer]:
     if tokens:
         answers.timed(model_key(plan.model), tokens, time.monotonic() - begun)
     return found
+
+
+def _recognise(model: Model, answers: Answers) -> None:
+    """What stands behind an address may change under the same name: its answers to a fixed text tell.
+
+    Raises:
+        InputError: if the answers kept are another model's.
+    """
+    fingerprint = model.facts.get("fingerprint")
+    if fingerprint and (apart := answers.unlike(model_key(model), fingerprint)) > ANOTHER:
+        how = "it has other tokens" if apart == float("inf") else f"its log-likelihood moved by {apart:.2g} nats per token"
+        raise InputError(
+            f"{model.name} at {model.facts.get('endpoint')} is not the model whose answers are kept here: a fixed text tells ({how}); "
+            "keep its answers in a file of their own with --answers FILE"
+        )
 
 
 def model_key(model: Model) -> str:

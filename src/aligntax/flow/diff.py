@@ -30,6 +30,7 @@ _HIGHER = frozenset(
         "acc",
         "acc_norm",
         "acc_bytes",
+        "acc_tokens",
         "acc_mutual_info",
         "acc_all",
         "accuracy",
@@ -305,7 +306,8 @@ def _metric_facts(
             )
         fraction = (scale.low, scale.high) == (0.0, 1.0)
         return MetricFacts("fraction" if fraction else name, higher, scale.high - scale.low, fraction and higher, assumed)
-    if low >= 0 and high <= 1 and not _UNBOUNDED & set(re.split(r"[^a-z0-9]+", name.lower())):
+    words = set(re.split(r"[^a-z0-9]+", name.lower()))
+    if low >= 0 and high <= 1 and ("acc" in words or not _UNBOUNDED & words):  # an accuracy per token is an accuracy
         return MetricFacts("fraction", higher, 1.0, higher, assumed)
     if low == np.inf:
         return MetricFacts("fraction", higher, 1.0, higher, assumed)

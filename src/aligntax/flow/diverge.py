@@ -20,7 +20,7 @@ from math import log
 
 import numpy as np
 
-from aligntax.core.asks import Answer, Diverged, GenerateAsk, Generated, ScoreAsk, Scored
+from aligntax.core.asks import Answer, Ask, Diverged, GenerateAsk, Generated, ScoreAsk, Scored
 from aligntax.core.ids import digest
 from aligntax.core.items import Roll
 from aligntax.core.study import Study
@@ -116,10 +116,17 @@ def _scores(model: Model) -> bool:
 
 
 def _same_tokens(a: ArmPlan, b: ArmPlan) -> bool:
-    """Whether every prompt has the same tokens for both, and both know them."""
-    return all(x.prompt == y.prompt for x, y in zip(a.sittings, b.sittings, strict=True)) and all(
-        ask.prompt.tokens is not None for arm in (a, b) for ask in arm.requests.values()
-    )
+    """Whether everything asked has the same tokens for both, and both know them."""
+    for x, y in zip(a.sittings, b.sittings, strict=True):
+        for keys, others in zip(x.requests, y.requests, strict=True):
+            sides = [_tokens(a.requests[key]) for key in keys], [_tokens(b.requests[key]) for key in others]
+            if sides[0] != sides[1] or any(before is None for before, _ in sides[0]):
+                return False
+    return True
+
+
+def _tokens(ask: Ask) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+    return ask.prompt.tokens, ask.tokens if isinstance(ask, ScoreAsk) else ()
 
 
 def without_vocabulary(pair: Pair) -> Pair:

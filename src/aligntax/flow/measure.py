@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from aligntax.core.asks import Answer
-from aligntax.core.errors import InputError
+from aligntax.core.asks import Answer, Failure
+from aligntax.core.errors import AligntaxError, InputError
 from aligntax.core.ids import digest
 from aligntax.core.items import Task
 from aligntax.core.ledger import Entry
@@ -48,13 +49,21 @@ class Options:
         device: ``auto``, ``cpu``, ``cuda``, ...
         batch_tokens: tokens of a batch; None for the engine's own number.
         concurrency: requests under way at an endpoint.
-        answers: file of answers; None keeps them in memory.
+        say: is told what people should know while an endpoint is asked (retries, a key that goes unencrypted).
     """
 
     device: str = "auto"
     batch_tokens: int | None = None
     concurrency: int = 8
-    answers: Path | None = None
+    say: Callable[[str], None] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_tokens", "concurrency"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} must be a whole number of at least 1, got {printable(repr(value))}")
+        if not isinstance(self.device, str) or not self.device:
+            raise InputError(f"device must be a name like auto, cpu or cuda, got {printable(repr(self.device))}")
 
 
 @dataclass
@@ -82,14 +91,16 @@ def tree(base: str, candidate: str, names: tuple[str, str] | None, stages: Seque
     Raises:
         InputError: if a stage is written otherwise, or a reference names no model.
     """
+    if names is not None and (isinstance(names, str) or len(names) != 2 or not all(isinstance(n, str) and n for n in names)):
+        raise InputError(f"names must be two names, of base and candidate; got {printable(repr(names))}")
     first, last = names or (_label(base, "base"), _label(candidate, "candidate"))
     if first == last and names is None:
         first, last = "base", "candidate"
     parts = []
     for stage in stages:
-        name, found, rest = stage.partition("=")
+        name, found, rest = stage.partition("=") if isinstance(stage, str) else ("", "", "")
         if not (found and name and rest):
-            raise InputError(f"--stage takes NAME=MODEL or NAME=MODEL@PARENT, got {printable(repr(stage))}")
+            raise InputError(f"a stage is written NAME=MODEL or NAME=MODEL@PARENT, got {printable(repr(stage))}")
         parts.append((name, rest))
     known = {first, last, *(name for name, _ in parts)}
     out: list[Stage] = [(first, base, None)]
@@ -116,7 +127,7 @@ def chosen_templates(wanted: str | None, stages: Sequence[Stage], models: Models
         InputError: on an unknown template.
     """
     if wanted not in (None, "raw", "chat", "both"):
-        raise InputError(f"--template takes raw, chat or both, got {printable(repr(wanted))}")
+        raise InputError(f"template must be raw, chat or both, got {printable(repr(wanted))}")
     if wanted == "raw":
         return ["raw"], ""
     if wanted == "chat":
@@ -181,7 +192,9 @@ class Models:
         """
         if reference not in self._opened:
             o = self.options
-            self._opened[reference] = open_model(reference, device=o.device, batch_tokens=o.batch_tokens, concurrency=o.concurrency)
+            self._opened[reference] = open_model(
+                reference, device=o.device, batch_tokens=o.batch_tokens, concurrency=o.concurrency, say=o.say
+            )
         return self._opened[reference]
 
 
@@ -202,12 +215,16 @@ def plan(
     Raises:
         InputError: if a model cannot be had, or cannot be asked what a task asks.
     """
+    for task, limit in tasks:
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise InputError(f"limit must be a whole number of at least 1, got {printable(repr(limit))} for {printable(task.name)}")
     kinds = dict(analysis.kinds)  # what was asked for comes first: the first match holds
     for task, _ in tasks:
         if task.kind is not None:
             kinds.setdefault(task.name, task.kind)
     analysis = analysis.model_copy(update={"kinds": kinds})
     arms = [plan_arm(spec.name, models(spec.reference), spec.how, tasks) for spec in specs]
+    _check_labels(arms, analysis)
     study = Study(
         baseline=specs[0].name,
         arms=tuple(
@@ -227,6 +244,20 @@ def plan(
         contrasts=contrasts,
     )
     return Plan(study, arms, list(tasks))
+
+
+def _check_labels(arms: Sequence[ArmPlan], analysis: Analysis) -> None:
+    """Whether the items have the labels that the analysis names: asking may take hours.
+
+    Raises:
+        InputError: naming the labels there are.
+    """
+    there = {label for sitting in arms[0].sittings for label in sitting.question.labels}
+    for option, label in (("cluster", analysis.cluster), ("by", analysis.by)):
+        if label is not None and label not in there:
+            raise InputError(
+                f"no item has a label {printable(repr(label))}, which {option} names; labels there: {printable(', '.join(sorted(there))) or 'none'}"
+            )
 
 
 def measure(plan: Plan, answers: Answers, tell: Tell, say: Callable[[str, int], None], *, divergence: bool = True) -> Comparison:
@@ -250,6 +281,7 @@ def measure(plan: Plan, answers: Answers, tell: Tell, say: Callable[[str, int], 
         cluster, by = plan.study.analysis.cluster, plan.study.analysis.by
         for arm, of in zip(plan.arms, plan.study.arms, strict=True):
             one = _facts(plan, arm, known[arm.name])
+            one.notes.extend(_told(arm, found[arm.name]))
             say(f"scoring {arm.name}", 0)
             table.add(arm.name, Path(of.source), LogSource(READER, rows(arm, found[arm.name], cluster, by), facts=one), Want(cluster, by))
             facts.append(one)
@@ -270,9 +302,37 @@ def _collected(plan: Plan, answers: Answers, tell: Tell) -> tuple[dict[str, dict
         arms = [arm for arm in plan.arms if arm.model is model]
         for arm in arms:
             found[arm.name] = collect(arm, answers, tell)
+            _some_answered(arm, found[arm.name])
         known |= {arm.name: dict(model.facts) for arm in arms}
         model.close()
     return found, known
+
+
+def _some_answered(arm: ArmPlan, found: Mapping[str, Answer]) -> None:
+    """Whether anything was answered at all: comparing nothing would say something about pairs, not about what went wrong.
+
+    Raises:
+        AligntaxError: with the reason of most failures.
+    """
+    failed = failures(found)
+    if failed and sum(failed.values()) == len(arm.requests):
+        why, count = failed.most_common(1)[0]
+        raise AligntaxError(
+            f"{printable(arm.name)} gave no answer to any of {len(arm.requests):,} requests; {count:,} times: {printable(why)}"
+        )
+
+
+def failures(found: Mapping[str, Answer]) -> Counter[str]:
+    """How often what went wrong."""
+    return Counter(answer.why for answer in found.values() if isinstance(answer, Failure))
+
+
+def _told(arm: ArmPlan, found: Mapping[str, Answer]) -> list[str]:
+    failed = failures(found)
+    if not failed:
+        return []
+    why, count = failed.most_common(1)[0]
+    return [f"{sum(failed.values()):,} of {len(arm.requests):,} requests failed, {count:,} times: {why}"]
 
 
 def _divergences(plan: Plan, answers: Answers, found: Mapping[str, Mapping[str, Answer]], tell: Tell) -> tuple[list[Entry], list[str]]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from aligntax.core.errors import InputError
 from aligntax.core.items import Task
 from aligntax.core.study import Elicitation, Frozen, check_tree
 from aligntax.core.words import printable
+from aligntax.core.yamlio import read_yaml
 from aligntax.flow.measure import ArmSpec
 from aligntax.models.references import parse
 from aligntax.tasks.find import find_tasks
@@ -57,10 +58,10 @@ class StudyFile(Frozen):
     """The whole file."""
 
     baseline: str
-    arms: dict[str, ArmEntry] = Field(min_length=2)
+    arms: dict[Annotated[str, Field(min_length=1)], ArmEntry] = Field(min_length=2)
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)
     include: tuple[str, ...] = ()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     analysis: AnalysisEntry = AnalysisEntry()
 
     def specs(self) -> list[ArmSpec]:
@@ -91,11 +92,10 @@ def read_study(path: Path) -> StudyFile:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{where} has more than {MAX_BYTES // 2**20} MiB; a study file was expected")
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{where} cannot be read: {printable(str(error))[:200]}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{where} is no YAML: {printable(' '.join(str(error).split()))[:200]}") from None
+    data = read_yaml(text, where)
     if not isinstance(data, dict):
         raise InputError(f"{where} is no study: a mapping with baseline, arms and tasks was expected")
     try:
@@ -103,7 +103,7 @@ def read_study(path: Path) -> StudyFile:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        found = "" if first["type"] == "missing" else f"; found {printable(repr(first['input']))[:80]}"
+        found = "" if first["type"] == "missing" else f"; found {printable(reprlib.repr(first['input']))[:80]}"
         raise InputError(f"{where}: {printable(place)}: {printable(first['msg'])}{found}") from None
 
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aligntax.core.errors import InputError
 from aligntax.core.words import printable
+from aligntax.models.attention import FAR, stretch, uncut
 from aligntax.models.local import LocalModel, Reply, Request, Token
 
 MAX_BODY = 2**20
@@ -243,12 +244,27 @@ class Engine:
 
 
 class Server(ThreadingHTTPServer):
-    """The server; ``url`` says where it listens."""
+    """The server; ``url`` says where it listens.
+
+    Args:
+        model: what is served.
+        port: on loopback; 0 takes a free one.
+        say: is told a line for every request.
+        root: identity of the model's content, told with its name.
+
+    Raises:
+        InputError: if the model does not allow that requests are answered together.
+    """
 
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, model: LocalModel, port: int = 0, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, model: LocalModel, port: int = 0, say: Callable[[str], None] = lambda _: None, root: str | None = None) -> None:
+        if (why := _alone(model.model)) is not None:
+            raise InputError(
+                f"{printable(model.name)} cannot be served: requests are answered together, and it has {why}; measure it from its folder"
+            )
+        self.root = root
         self.engine, self.model, self.say, self.started = Engine(model), model, say, int(time.time())
         super().__init__(("127.0.0.1", port), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
@@ -263,6 +279,16 @@ class Server(ThreadingHTTPServer):
         error = sys.exception()
         if not isinstance(error, ConnectionError | TimeoutError | socket.timeout):
             self.say(f"error: {type(error).__name__}: {printable(str(error))[:200]}")
+
+
+def _alone(model: Any) -> str | None:
+    """Why answers of a model would depend on their company; None if they do not."""
+    config = model.config.get_text_config()
+    if getattr(model, "_is_stateful", False):
+        return "a recurrent state"
+    if stretch(config) < FAR:
+        return "rotary positions that change with the longest request"
+    return uncut(config)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -351,7 +377,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.split("?", 1)[0].rstrip("/")
         model = {"id": self.server.model.name, "object": "model", "created": self.server.started, "owned_by": "aligntax"}
         if path == "/v1/models":
-            self._send(HTTPStatus.OK, {"object": "list", "data": [model | {"max_model_len": self.server.model.context}]})
+            self._send(
+                HTTPStatus.OK, {"object": "list", "data": [model | {"max_model_len": self.server.model.context, "root": self.server.root}]}
+            )
         elif path == f"/v1/models/{self.server.model.name}":
             self._send(HTTPStatus.OK, model)
         elif path == "/health":

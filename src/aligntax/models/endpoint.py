@@ -32,6 +32,7 @@ from aligntax.core.asks import Failure, GenerateAsk, Generated, Message, Prompt,
 from aligntax.core.errors import AligntaxError, InputError
 from aligntax.core.ids import digest
 from aligntax.core.words import cut, printable
+from aligntax.models.encoding import encoded
 
 MAX_BODY = 64 * 2**20
 """Bytes of an answer that are read."""
@@ -69,7 +70,12 @@ _FEW = 5
 """Alternatives that every server tells (OpenAI's limit)."""
 
 _JSON = {"Content-Type": "application/json"}
-_PROBE = ("question: what is 1 + 2? answer:", " 3")
+_PROBE = (
+    "question: what is 1 + 2? answer:",
+    " 3. question: what is 4 + 5? answer: 9. question: what is 9 + 2? answer: 11. question: what is 6 + 7? answer: 12. "
+    "question: what is 3 + 3? answer: 7. question: what is 8 + 1? answer: 10. question: what is 5 + 5? answer: 11.",
+)
+"""A prompt and a text: whether texts can be scored, by the tokens meant, and by which model."""
 
 _Tokens = tuple[int, ...]
 _Ask = TypeVar("_Ask", ScoreAsk, GenerateAsk)
@@ -199,8 +205,9 @@ class Endpoint:
         turns = [{"role": role, "content": content} for role, content in messages]
         try:
             return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
-        except TemplateError as error:
-            raise InputError(f"the chat template refuses these messages: {printable(str(error))}") from None
+        except Exception as error:  # noqa: BLE001 - a template is a program, and raises what it likes
+            why = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+            raise InputError(f"the chat template of {self.name} refuses these messages: {cut(printable(why), _SHOWN)}") from None
 
     def templated(self, text: str) -> Prompt:
         """A text that the chat template made; nothing is added before it.
@@ -277,7 +284,7 @@ class Endpoint:
 
     def _encode(self, text: str, special: bool) -> _Tokens:
         assert self._tokenizer is not None  # noqa: S101 - every caller has looked
-        return tuple(self._tokenizer(text, add_special_tokens=special)["input_ids"])
+        return encoded(self._tokenizer, text, special)
 
     def _begin(self) -> int:
         for name in ("bos_token_id", "eos_token_id"):
@@ -369,8 +376,14 @@ class Endpoint:
         limit = about.get("max_model_len")
         self.context = limit if isinstance(limit, int) and _is_count(limit) and limit > 0 else None
         self.name = cut(printable(str(name)), _SHOWN)
-        self.identity = {"endpoint": self.url, "model": name, **self._tokenizer_identity}
-        scores, why = await self._probe(call)
+        root = about.get("root")
+        self.identity = {
+            "endpoint": self.url,
+            "model": name,
+            **({"root": cut(root, _SHOWN)} if isinstance(root, str) and root != name else {}),
+            **self._tokenizer_identity,
+        }
+        scores, why, fingerprint = await self._probe(call)
         self.facts = {
             "endpoint": self.url,
             "server": cut(printable(owner), _SHOWN) if isinstance(owner, str) else None,
@@ -380,6 +393,7 @@ class Endpoint:
             "log_probabilities": scores,
             "log_probabilities_reason": why,
             "settings_sent": dict(self._neutral),
+            "fingerprint": fingerprint,
         }
 
     async def _locate(self, call: _Call) -> list[dict[str, Any]] | None:
@@ -405,6 +419,8 @@ class Endpoint:
         for problem in failed:
             if problem.status in _NO_ENTRY:
                 raise problem
+        if failed[0].again and failed[0].status is not None:
+            raise InputError(f"{given} does not say what it serves: {failed[0]}; try again later")
         if versioned and self._model is not None and failed[0].status in (404, 405):
             call.emit(_Notice(f"{given} lists no models; {printable(self._model)} is asked for unseen"))
             return None
@@ -428,22 +444,24 @@ class Endpoint:
             + f"it serves: {shown}"
         )
 
-    async def _probe(self, call: _Call) -> tuple[bool | None, str | None]:
-        """Whether given texts can be scored, and why not."""
+    async def _probe(self, call: _Call) -> tuple[bool | None, str | None, list[float] | None]:
+        """Whether given texts can be scored, why not, and the log-probabilities of a fixed text: another model under the same address and
+        name gives others.
+        """
         ask = self.continuation(self.raw(_PROBE[0]), _PROBE[1])
         try:
-            _, choice = await self._scored(call, ask, attempts=2)
+            found, choice = await self._scored(call, ask, attempts=2)
         except _NoAnswerError as error:
             if error.status in _NO_ENTRY or (error.down and error.status is None):
                 raise
             if error.again:
-                return None, str(error)
+                return None, str(error), None
             self._cannot_score = str(error)
-            return False, str(error)
+            return False, str(error), None
         self._cannot_score = None
         if self._tokenizer is not None:
             self._compare_tokenizers(ask, choice)
-        return True, None
+        return True, None, [round(max(x, -100.0), 4) for x in found.logprobs]
 
     def _compare_tokenizers(self, ask: ScoreAsk, choice: Mapping[str, Any]) -> None:
         """Another model's tokenizer would give numbers that look like scores: what the server read must be what was meant."""
@@ -492,7 +510,7 @@ class Endpoint:
         except _NoAnswerError as error:
             if (stop := self._stop(error)) is not None:
                 raise stop from None
-            call.lost = call.lost + 1 if error.down else 0
+            call.lost = call.lost + 1 if error.down or error.again else 0
             if call.lost >= _LOST_IN_A_ROW:
                 raise AligntaxError(
                     f"{self.url} is gone: {call.lost} requests in a row got no answer, the last because {error}; "
@@ -534,7 +552,7 @@ class Endpoint:
             "max_tokens": least,
             "temperature": 0,
             **self._neutral,
-            **({"return_tokens_as_token_ids": True} if ask.top and self._names_ids else {}),
+            **({"return_tokens_as_token_ids": True} if by_ids and self._names_ids and self._connected else {}),
         }
         url = f"{self.url}/completions"
         try:
@@ -880,7 +898,7 @@ def _choice(body: Mapping[str, Any]) -> dict[str, Any]:
 def _used(body: Mapping[str, Any], what: str) -> int | None:
     usage = body.get("usage")
     told = usage.get(what) if isinstance(usage, dict) else None
-    return told if _is_count(told) else None
+    return int(told) if _is_count(told) and told < 2**31 else None  # type: ignore[arg-type, operator]
 
 
 def _written(choice: Mapping[str, Any], spoken: bool) -> tuple[str, Any]:

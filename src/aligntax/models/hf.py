@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import torch
 from aligntax.core.asks import Failure, GenerateAsk, Generated, Message, Prompt, ScoreAsk, Scored
 from aligntax.core.errors import InputError, MissingExtraError
 from aligntax.core.ids import digest
-from aligntax.core.words import printable
+from aligntax.core.words import cut, printable
+from aligntax.models.encoding import encoded
 from aligntax.models.generation import Generator
 from aligntax.models.local import LocalModel, Request, render_chat
 from aligntax.models.references import Reference, embedded_folder
@@ -67,6 +70,7 @@ class HFModel:
         own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
         self.tokenizer = load_tokenizer(adapter if adapter is not None and own else folder)
         self.context: int | None = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
+        self._vocabulary = int(getattr(config.get_text_config(), "vocab_size", None) or 2**31)
         self.device, device_reason = _device(device)
         self.dtype, dtype_reason = _dtype(dtype, self.device, config)
         self.identity: Mapping[str, Any] = {
@@ -93,6 +97,8 @@ class HFModel:
         """
         folder = local_folder(reference)
         adapter = Path(reference.adapter) if reference.adapter else None
+        if adapter is not None and not (adapter / _ADAPTER).is_file():
+            raise InputError(f"{printable(str(adapter))} is no adapter's folder (no {_ADAPTER})")
         if (folder / _ADAPTER).is_file():
             adapter, folder = folder, _base_of(folder)
         return cls(folder, reference.label, adapter=adapter, dtype=reference.dtype, device=device, batch_tokens=batch_tokens)
@@ -197,7 +203,13 @@ class HFModel:
         return int(token)
 
     def _encode(self, text: str, special: bool) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+        found = encoded(self.tokenizer, text, special)
+        if found and max(found) >= self._vocabulary:
+            raise InputError(
+                f"{printable(self.name)}: its tokenizer makes token {max(found)}, and its configuration has {self._vocabulary} tokens; "
+                "it is another model's tokenizer"
+            )
+        return found
 
     # -- abilities ---------------------------------------------------------------------------------------------------------
 
@@ -224,12 +236,12 @@ class HFModel:
         """Answers, decoded together; none depends on its company."""
         fit = []
         for number, ask in enumerate(asks):
-            size = len(ask.prompt.tokens or ())
-            if 0 < size < self._room:
+            size = len(ask.prompt.tokens or (self._begin(),))
+            if size < self._room:
                 fit.append(number)
             else:
                 yield number, Failure(f"a prompt of {size} tokens leaves no room: {self.name} takes at most {self._room}")
-        requests = [_request(asks[n]) for n in fit]
+        requests = [_request(asks[n], asks[n].prompt.tokens or (self._begin(),)) for n in fit]
         left = set(range(len(fit)))
         try:
             for at, reply in self.generator.generate(requests):
@@ -269,9 +281,9 @@ def _scored(found: Likelihood, query: Query, name: str) -> Scored | Failure:
     return Scored(tuple(logprobs), tuple(found.greedy.tolist()), tuple(tops))
 
 
-def _request(ask: GenerateAsk) -> Request:
+def _request(ask: GenerateAsk, tokens: tuple[int, ...]) -> Request:
     return Request(
-        tokens=ask.prompt.tokens or (),
+        tokens=tokens,
         max_tokens=ask.max_tokens,
         temperature=ask.temperature,
         top_p=ask.top_p,
@@ -301,7 +313,10 @@ def local_folder(reference: Reference) -> Path:
         return Path(snapshot_download(reference.place, revision=reference.revision, allow_patterns=_PATTERNS))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         why = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)[:200]
-        raise InputError(f"{named} cannot be fetched from the hub ({why}); check the id, the revision, access and the connection") from None
+        raise InputError(
+            f"there is no folder {named} here, and it cannot be fetched from the hub ({why}); check the path, or the id, the revision, access "
+            "and the connection"
+        ) from None
 
 
 def load_config(folder: Path) -> Any:
@@ -314,14 +329,14 @@ def load_config(folder: Path) -> Any:
 
     if not (folder / "config.json").is_file():
         raise InputError(f"{printable(str(folder))} is no model folder (no config.json)")
-    if not any(folder.glob("*.safetensors")):
+    if not any(path.is_file() for path in folder.glob("*.safetensors")):
         others = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".gguf"))
         what = f"it has {printable(others[0])}, which is not read: convert it to safetensors" if others else "it has no *.safetensors"
         raise InputError(f"{printable(str(folder))} has no weights that can be read safely: {what}")
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 - the library raises almost anything on a broken file
-        raise InputError(f"{printable(str(folder))} has no configuration that can be read: {printable(str(error))[:200]}") from None
+        raise InputError(f"{printable(str(folder))} has no configuration that can be read: {_why(error)}") from None
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -335,7 +350,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 - the library raises almost anything on a broken file
-        raise InputError(f"{printable(str(folder))} has no tokenizer that can be loaded: {printable(str(error))[:200]}") from None
+        raise InputError(f"{printable(str(folder))} has no tokenizer that can be loaded: {_why(error)}") from None
 
 
 def content_key(folder: Path) -> str:
@@ -364,6 +379,10 @@ def _settings(config: Any) -> Any:
     return {k: v for k, v in config.items() if k not in ("_name_or_path", "transformers_version")} if isinstance(config, dict) else config
 
 
+def _why(error: Exception) -> str:
+    return cut(printable(" ".join(str(error).split()) or type(error).__name__), 200)
+
+
 def _device(wanted: str) -> tuple[str, str]:
     if wanted != "auto":
         try:
@@ -372,6 +391,8 @@ def _device(wanted: str) -> tuple[str, str]:
             raise InputError(
                 f"the device {printable(repr(wanted))} cannot be used here ({printable(str(error).splitlines()[0])})"
             ) from None
+        if torch.device(wanted).type == "meta":
+            raise InputError("the device 'meta' computes nothing; allowed: auto, cpu, cuda, ...")
         return wanted, "as asked"
     if torch.cuda.is_available():
         return "cuda", "a CUDA device is there"
@@ -394,13 +415,19 @@ def _base_of(adapter: Path) -> Path:
     from aligntax.models.references import parse
 
     try:
-        base = json.loads((adapter / _ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError):
-        base = None
+        settings = json.loads((adapter / _ADAPTER).read_text(encoding="utf-8"))
+        base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
+    except (OSError, ValueError, AttributeError):
+        base = revision = None
     if not isinstance(base, str) or not base:
         raise InputError(f"{printable(str(adapter))}: its {_ADAPTER} names no base model")
     beside = adapter / base
-    return local_folder(parse(str(beside) if beside.is_dir() else base))
+    if beside.is_dir():
+        return local_folder(parse(str(beside)))
+    named = parse(base)
+    if named.where == "hub" and named.revision is None and isinstance(revision, str) and revision:
+        named = replace(named, revision=revision)
+    return local_folder(named)
 
 
 def _adapted(model: Any, adapter: Path) -> Any:
@@ -408,9 +435,36 @@ def _adapted(model: Any, adapter: Path) -> Any:
         from peft import PeftModel
     except ImportError:
         raise MissingExtraError("peft, which adapters need,", "train") from None
-    if not (adapter / "adapter_model.safetensors").is_file():
+    file = adapter / "adapter_model.safetensors"
+    if not file.is_file():
         raise InputError(f"{printable(str(adapter))} has no adapter_model.safetensors; pickled adapters are not read")
     try:
-        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error here, said below
+            adapted = PeftModel.from_pretrained(model, str(adapter))
+        _check_adapter(adapted, file)
+        return adapted.merge_and_unload()
+    except InputError:
+        raise
     except Exception as error:  # noqa: BLE001 - the library raises almost anything on a broken file
-        raise InputError(f"{printable(str(adapter))} cannot be loaded as an adapter: {printable(str(error))[:200]}") from None
+        raise InputError(f"{printable(str(adapter))} cannot be loaded as an adapter: {_why(error)}") from None
+
+
+def _check_adapter(adapted: Any, file: Path) -> None:
+    """PEFT warns where weights are missing or left over, and goes on with random ones.
+
+    Raises:
+        InputError: if the file does not hold the weights that the adapter's configuration makes, and no others.
+    """
+    from peft.utils.save_and_load import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:
+        found = set(opened.keys())
+    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    extra = {name for name in found - wanted if not re.search(r"(embed|lm_head|wte)", name)}  # saved beside, where tokens were added
+    for what, names in (("lacks", wanted - found), ("has more than its configuration asks for:", extra)):
+        if names:
+            raise InputError(
+                f"{printable(str(file))} {what} {printable(min(names))}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+            )

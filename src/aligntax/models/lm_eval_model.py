@@ -61,9 +61,14 @@ class AligntaxLM(LM):
         concurrency: int = 8,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
+        **unknown: object,
     ) -> None:
         super().__init__()
         del batch_size, max_batch_size
+        if unknown:
+            raise InputError(
+                f"no model argument {printable(min(unknown))!r}; allowed: pretrained, device, {', '.join(_OPTIONS)}, batch_tokens, concurrency"
+            )
         if isinstance(pretrained, str):
             options = dict(zip(_OPTIONS, (dtype, adapter, tokenizer), strict=True))
             text = ",".join([pretrained, *(f"{name}={value}" for name, value in options.items() if value)])

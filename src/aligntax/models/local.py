@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from aligntax.core.errors import InputError
-from aligntax.core.words import printable
+from aligntax.core.words import cut, printable
 
 COLD = 1e-5
 """Below this temperature the most likely token is taken: the quotient would overflow, and nothing else would be drawn."""
@@ -293,5 +293,6 @@ def render_chat(tokenizer: Any, name: str, messages: Sequence[dict[str, str]]) -
         raise InputError(f"{printable(name)} has no chat template")
     try:
         return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
-    except TemplateError as error:
-        raise InputError(f"the chat template refuses these messages: {printable(str(error))}") from None
+    except Exception as error:  # noqa: BLE001 - a template is a program, and raises what it likes
+        why = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"the chat template of {printable(name)} refuses these messages: {cut(printable(why), 200)}") from None

@@ -11,6 +11,8 @@ Options follow after commas: ``dtype`` (auto, float32, bfloat16, float16), ``ada
 from __future__ import annotations
 
 import re
+import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")
+_LONGEST = 4096
 _OPTIONS = {"api": ("tokenizer",), "local": ("adapter", "dtype")}
 
 
@@ -61,18 +64,21 @@ def parse(text: str) -> Reference:
     Raises:
         InputError: if it means nothing, or an option is not known.
     """
-    if Path(text).exists():  # a folder's name may hold anything
+    if not isinstance(text, str) or not text or len(text) > _LONGEST:
+        raise InputError(f"a model is named by a text of 1 to {_LONGEST:,} characters, found {printable(reprlib.repr(text))}")
+    if _there(text):  # a folder's name may hold anything
         return _folder(text, {})
     name, *rest = text.split(",")
     options = {}
     for part in rest:
         key, found, value = part.partition("=")
         if not (found and value):
-            raise InputError(f"{printable(text)}: an option is written key=value, found {printable(repr(part))}")
+            raise InputError(f"{printable(name)}: an option is written key=value, found {printable(repr(part))}")
         options[key.strip()] = value.strip()
     allowed = _OPTIONS["api" if name.startswith("api:") else "local"]
     if unknown := sorted(set(options) - set(allowed)):
-        raise InputError(f"{printable(text)}: no option {printable(unknown[0])!r} here; allowed: {', '.join(allowed)}")
+        hint = "; a key belongs into the environment variable ALIGNTAX_API_KEY" if "key" in unknown[0] else ""
+        raise InputError(f"{printable(name)}: no option {printable(unknown[0])!r} here; allowed: {', '.join(allowed)}{hint}")
     if options.get("dtype", "auto") not in DTYPES:
         raise InputError(f"{printable(text)}: dtype must be one of {', '.join(DTYPES)}")
     return _named(text, name, options)
@@ -86,7 +92,7 @@ def _named(text: str, name: str, options: dict[str, str]) -> Reference:
         return Reference(text, "api", url, served=served or None, tokenizer=options.get("tokenizer"))
     if name.startswith(PREFIX):
         return Reference(text, "lab", name.removeprefix(PREFIX), None, None, options.get("adapter"), options.get("dtype", "auto"))
-    if Path(name).exists():
+    if _there(name):
         return _folder(name, options)
     hub = name.removeprefix("hf:")
     if _HUB.match(hub):
@@ -98,14 +104,28 @@ def _named(text: str, name: str, options: dict[str, str]) -> Reference:
     )
 
 
+def _there(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # too long for a path, or with a zero byte
+        return False
+
+
 def _folder(name: str, options: dict[str, str]) -> Reference:
     if not Path(name).is_dir():
         raise InputError(f"{printable(name)} is a file; a model is a folder with config.json and safetensors")
     return Reference(name, "folder", name, None, None, options.get("adapter"), options.get("dtype", "auto"))
 
 
-def open_model(reference: Reference, *, device: str = "auto", batch_tokens: int | None = None, concurrency: int = 8) -> Model:
-    """The model behind a name, loaded or connected.
+def open_model(
+    reference: Reference,
+    *,
+    device: str = "auto",
+    batch_tokens: int | None = None,
+    concurrency: int = 8,
+    say: Callable[[str], None] | None = None,
+) -> Model:
+    """The model behind a name, loaded or connected; ``say`` is told what people should know while an endpoint is asked.
 
     Raises:
         InputError: if it cannot be had.
@@ -115,7 +135,7 @@ def open_model(reference: Reference, *, device: str = "auto", batch_tokens: int 
         from aligntax.models.endpoint import Endpoint
 
         tokenizer = None if reference.tokenizer is None else _tokenizer(parse(reference.tokenizer))
-        endpoint = Endpoint(reference.place, reference.served, tokenizer=tokenizer, concurrency=concurrency)
+        endpoint = Endpoint(reference.place, reference.served, tokenizer=tokenizer, concurrency=concurrency, say=say)
         endpoint.connect()
         return endpoint
     _need_torch()

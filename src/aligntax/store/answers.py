@@ -18,8 +18,9 @@ from aligntax.core.asks import Answer, Diverged, Failure, Generated, Scored
 from aligntax.core.errors import RunError
 from aligntax.core.words import printable
 
-_TABLE, _RATES = "answers_1", "rates_1"
+_TABLE, _RATES, _MODELS = "answers_1", "rates_1", "models_1"
 _MANY = 500
+_OURS = 0x616C7478  # SQLite's application id: "altx"
 
 
 class Answers:
@@ -35,11 +36,31 @@ class Answers:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(":memory:" if path is None else path, timeout=60)
+            self._claim()
             self._db.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE} (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID")
             self._db.execute(f"CREATE TABLE IF NOT EXISTS {_RATES} (model TEXT PRIMARY KEY, tokens REAL NOT NULL, seconds REAL NOT NULL)")
+            self._db.execute(f"CREATE TABLE IF NOT EXISTS {_MODELS} (model TEXT PRIMARY KEY, fingerprint TEXT NOT NULL)")
             self._db.commit()
         except (sqlite3.Error, OSError) as error:
             raise RunError(f"answers cannot be kept in {printable(str(path))}: {printable(str(error))}") from None
+
+    def _claim(self) -> None:
+        """Mark a new file as ours; refuse somebody else's."""
+        (mark,) = self._db.execute("PRAGMA application_id").fetchone()
+        if mark == _OURS:
+            return
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables - {_TABLE, _RATES, _MODELS}:
+            raise sqlite3.DatabaseError("it is a database of another program")
+        self._db.execute(f"PRAGMA application_id = {_OURS}")
+
+    def _asked(self, sql: str, values: Sequence[Any]) -> list[Any]:
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise RunError(
+                f"the answers kept in {printable(str(self.path))} cannot be read ({printable(str(error))}); move the file away, and they are asked again"
+            ) from None
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +74,7 @@ class Answers:
         rest = iter(ids)
         while some := tuple(islice(rest, _MANY)):
             marks = ",".join("?" * len(some))
-            for key, body in self._db.execute(f"SELECT id, body FROM {_TABLE} WHERE id IN ({marks})", some):
+            for key, body in self._asked(f"SELECT id, body FROM {_TABLE} WHERE id IN ({marks})", some):
                 answer = _read(body)
                 if answer is not None:
                     found[key] = answer
@@ -76,14 +97,35 @@ class Answers:
         """Remember how fast a model answered: the last time counts."""
         try:
             with self._db:
-                self._db.execute(f"INSERT OR REPLACE INTO {_RATES} VALUES (?, ?, ?)", (model, tokens, seconds))
+                self._db.execute(f"INSERT OR REPLACE INTO {_RATES} VALUES (?, ?, ?)", (model, float(tokens), seconds))
         except sqlite3.Error as error:
             raise RunError(f"answers cannot be kept in {printable(str(self.path))}: {printable(str(error))}") from None
 
     def rate(self, model: str) -> float | None:
         """Tokens per second, asked and answered, when this model was asked last; None if it never was."""
-        row = self._db.execute(f"SELECT tokens / seconds FROM {_RATES} WHERE model = ? AND seconds > 0", (model,)).fetchone()
-        return None if row is None else float(row[0])
+        rows = self._asked(f"SELECT tokens / seconds FROM {_RATES} WHERE model = ? AND seconds > 0", (model,))
+        rate = rows[0][0] if rows else None
+        return float(rate) if isinstance(rate, int | float) and rate > 0 else None
+
+    def unlike(self, model: str, fingerprint: Sequence[float]) -> float:
+        """How far a model is from the one that was asked before under the same identity: mean absolute difference of the log-probabilities
+        of a fixed text, nats per token; 0 where none was, and inf where the text has other tokens. The first fingerprint is kept.
+        """
+        rows = self._asked(f"SELECT fingerprint FROM {_MODELS} WHERE model = ?", (model,))
+        if not rows:
+            try:
+                with self._db:
+                    self._db.execute(f"INSERT OR IGNORE INTO {_MODELS} VALUES (?, ?)", (model, json.dumps(list(fingerprint))))
+            except sqlite3.Error as error:
+                raise RunError(f"answers cannot be kept in {printable(str(self.path))}: {printable(str(error))}") from None
+            return 0.0
+        try:
+            before = [float(x) for x in json.loads(rows[0][0])]
+        except (ValueError, TypeError):
+            return float("inf")
+        if len(before) != len(fingerprint) or not before:
+            return float("inf")
+        return sum(abs(x - y) for x, y in zip(before, fingerprint, strict=True)) / len(before)
 
 
 def _body(answer: Answer) -> list[Any]:
@@ -117,6 +159,6 @@ def _read(body: str) -> Answer | None:
         if kind == "diverged":
             kl, reverse, js, one, two = (float("inf") if x is None else float(x) for x in rest[1:6])
             return Diverged(int(rest[0]), kl, reverse, js, one, two, int(rest[6]))
-    except (ValueError, TypeError, IndexError, AttributeError):
+    except (ValueError, TypeError, IndexError, AttributeError, RecursionError):
         pass
     return None

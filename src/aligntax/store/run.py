@@ -14,6 +14,7 @@ import json
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,21 @@ def check_target(out: Path, study_id: str) -> None:
     other = _manifest(out).get("study")
     if other != study_id:
         raise RunError(f"{shown(out)} holds a complete run of another study ({printable(str(other))}); name another folder with --out")
+
+
+def check_writable(out: Path) -> None:
+    """Make the folder that a run will stand in, before hours of work; refuse where nothing can be written.
+
+    Raises:
+        RunError: saying why.
+    """
+    try:
+        parent = out.resolve().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".aligntax-"):
+            (parent / out.name).exists()
+    except (OSError, ValueError) as error:
+        raise RunError(f"{shown(out)} cannot be written: {first_line(error)}") from None
 
 
 def write_run(out: Path, study: Study, ledger: Ledger, provenance: Mapping[str, Any], rows: Rows, report: Callable[[], str]) -> Path:
@@ -193,7 +209,7 @@ def load_run(path: Path) -> StoredRun:
         RunError: if the folder is not a complete run, or a file was changed.
     """
     if not path.is_dir():
-        raise RunError(f"{shown(path)} is not a run directory; give the folder that 'aligntax diff' wrote")
+        raise RunError(f"{shown(path)} is not a run directory; give a folder that 'aligntax measure', 'run' or 'diff' wrote")
     if not (path / MANIFEST).is_file():
         raise RunError(f"{shown(path)} holds no complete run (no {MANIFEST}); make it again with 'aligntax diff'")
     files = _manifest(path)["files"]

@@ -56,13 +56,10 @@ def _named(name: str, known: Folder, include: Sequence[Path]) -> Sequence[Task]:
         return [task for member in known.groups[plain] for task in _named(member, known, include)]
     if plain in known.tasks:
         return [known.tasks[plain]]
-    if name in known.others:  # a task of an included folder that only lm-eval can read
-        try:
-            return _of_lm_eval(name, include)
-        except ImportError:
-            raise InputError(f"{known.others[name]}; lm-eval may read it: pip install 'aligntax[eval]'") from None
-        except InputError as error:
-            raise InputError(f"{known.others[name]}; and lm-eval cannot use it: {error}") from None
+    if name in known.others:  # lm-eval may read it, and would run the code beside it: nobody is led there by a slip
+        raise InputError(
+            f"{known.others[name]}; if it is a task for lm-eval, name it {LM_EVAL}{printable(name)} (which runs the code that its folder holds)"
+        )
     near = get_close_matches(plain, [*known.tasks, *known.groups], n=3, cutoff=0.5)
     raise InputError(
         f"no task {printable(repr(name))}; "

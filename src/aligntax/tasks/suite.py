@@ -14,18 +14,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from aligntax.core.asks import Answer, Failure, Generated, Message, Scored
 from aligntax.core.errors import InputError
-from aligntax.core.ids import digest
+from aligntax.core.ids import canonical_json, digest
 from aligntax.core.items import Choose, Question, Roll, Value, Want, Wording, Write
 from aligntax.core.samples import Outcome
 from aligntax.core.study import Elicitation, Frozen
 from aligntax.core.words import label_text, printable
+from aligntax.core.yamlio import read_yaml
 
 MAX_BYTES = 64 * 2**20
 _LN2 = math.log(2)
@@ -39,6 +39,15 @@ class Filter(Frozen):
     regex_pattern: str = r"#### (\-?[0-9\.\,]+)"
     group_select: Literal[0, -1] = 0
     fallback: str = "[invalid]"
+
+    @field_validator("regex_pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression ({error})") from None
+        return pattern
 
 
 class Extractor(Frozen):
@@ -94,12 +103,40 @@ class Recipe(Frozen):
     metric_list: tuple[Metric, ...] = Field(min_length=1)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("dataset_kwargs")
+    @classmethod
+    def _names_a_file(cls, given: dict[str, str]) -> dict[str, str]:
+        if not re.fullmatch(r"[\w.-]{1,200}", given.get("file", "")):
+            raise ValueError("file must name the items beside this file: letters, digits, dots and hyphens, without .test.jsonl")
+        return given
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader; lm-eval's ``!function`` stays a name, and is never called."""
+    @field_validator("metadata")
+    @classmethod
+    def _is_data(cls, given: dict[str, Any]) -> dict[str, Any]:
+        try:
+            canonical_json(given)
+        except (ValueError, TypeError, RecursionError):
+            raise ValueError("only text, finite numbers, lists and mappings can be written down with a result") from None
+        refusals = given.get("refusals", [])
+        if not isinstance(refusals, list) or not all(isinstance(one, str) for one in refusals):
+            raise ValueError("refusals must be a list of texts")
+        return given
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        allowed = _METRICS[self.output_type]
+        if wrong := next((m.metric for m in self.metric_list if m.metric not in allowed), None):
+            raise ValueError(f"metric {wrong} does not go with {self.output_type}; allowed: {', '.join(allowed)}")
+        if self.output_type == "multiple_choice" and self.doc_to_choice is None:
+            raise ValueError("multiple_choice needs doc_to_choice")
+        return self
 
 
-_Loader.add_constructor("!function", lambda _, node: str(node.value))
+_METRICS = {
+    "generate_until": ("exact_match",),
+    "multiple_choice": ("acc", "acc_norm", "acc_bytes", "acc_tokens"),
+    "loglikelihood_rolling": ("bits_per_byte",),
+}
 
 
 @dataclass(frozen=True)
@@ -144,11 +181,15 @@ class Suite:
         path = self.folder / f"{self.recipe.dataset_kwargs['file']}.{split}.jsonl"
         text = _text(path)
         rows = []
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON may hold other line ends as they are
+            if not line.strip():
+                continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{_shown(path)}, line {number} is no JSON ({error})") from None
+                canonical_json(row).encode()
+            except (ValueError, RecursionError) as error:
+                why = "nested too deeply" if isinstance(error, RecursionError) else printable(str(error))[:200]
+                raise InputError(f"{_shown(path)}, line {number} is no JSON that can be used ({why})") from None
             if not isinstance(row, dict):
                 raise InputError(f"{_shown(path)}, line {number} is a {type(row).__name__}; every line must be an object")
             rows.append(row)
@@ -217,8 +258,9 @@ class Suite:
     def _turn(self, row: Mapping[str, Any]) -> str:
         try:
             return str(self._text_template.render(row))
-        except TemplateError as error:
-            raise InputError(f"{printable(self.name)}: doc_to_text does not fit an item ({printable(str(error))})") from None
+        except Exception as error:  # noqa: BLE001 - a template is a program, and raises what it likes
+            why = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+            raise InputError(f"{printable(self.name)}: doc_to_text does not fit an item ({printable(why)[:200]})") from None
 
     def _field(self, row: Mapping[str, Any], name: str) -> Any:
         if name not in row:
@@ -381,10 +423,8 @@ def suites(folder: Path) -> Folder:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(_text(path), Loader=_Loader)  # noqa: S506 - a safe loader
-    except yaml.YAMLError as error:
-        raise InputError(f"{_shown(path)} is no YAML ({printable(str(error))[:200]})") from None
+    # lm-eval's ``!function`` stays a name, and is never called.
+    data = read_yaml(_text(path), _shown(path), names=("!function",))
     if not isinstance(data, dict):
         raise InputError(f"{_shown(path)} is no task: a mapping was expected")
     return data
