@@ -20,7 +20,7 @@ ALLOWED = {
     "core": {"pydantic", "yaml"},
     "stats": {"numpy", "scipy"},
     "flow": {"numpy", "scipy", "pydantic", "yaml"},
-    "store": {"numpy", "duckdb", "yaml", "pydantic"},
+    "store": {"numpy", "duckdb", "yaml", "pydantic", "zstandard"},
     "report": {"altair", "vl_convert", "jinja2", "markupsafe", "rich"},
     "models": {"torch", "transformers", "peft", "huggingface_hub", "jinja2", "numpy", "pydantic", "httpx2", "lm_eval", "safetensors"},
     "lab": {"torch", "transformers", "tokenizers", "filelock", "safetensors", "trl", "datasets", "numpy", "pydantic", "yaml"},

@@ -220,15 +220,32 @@ def report(
 @app.command()
 def export(
     run: RunArg,
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="csv: the ledger, one line per entry.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write; default stdout.")] = None,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="csv|inspect|lm-eval",
+            help="csv: the ledger, one line per entry. inspect, lm-eval: the samples, a folder of logs per arm.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(metavar="PATH", help="File (csv; default stdout) or new folder to write.")] = None,
 ) -> None:
-    """The run in another tool's format."""
+    """The run in another tool's format.
+
+    Examples:
+      aligntax export RUN --to inspect --out logs && inspect view --log-dir logs
+
+      aligntax export RUN --to csv > ledger.csv
+    """
     from aligntax.report.csv_export import ledger_csv
     from aligntax.store.run import load_run, write_text
 
+    if to not in ("csv", "inspect", "lm-eval"):
+        raise InputError(f"--to {to!r} is no format that is written; allowed: csv, inspect, lm-eval")
     if to != "csv":
-        raise InputError(f"--to {to!r} is not a format this version writes; allowed: csv")
+        _export_logs(run, to, out)
+        return
     text = ledger_csv(load_run(run).ledger)
     if out is None:
         sys.stdout.write(text)
@@ -294,6 +311,19 @@ def _option(args: Sequence[str], *names: str) -> str | None:
         if name in names:
             return value if found else next(iter(args[at + 1 : at + 2]), None)
     return None
+
+
+def _export_logs(run: Path, to: str, out: Path | None) -> None:
+    from aligntax.store.run import load_rows, load_run
+    from aligntax.store.writers import write_logs
+
+    if out is None:
+        raise InputError(f"--to {to} writes a folder of logs; name it with --out")
+    stored = load_run(run)
+    known = {(e.task, e.metric): e.higher_is_better for e in stored.ledger if e.higher_is_better is not None}
+    with load_rows(stored) as rows:
+        written = write_logs(out, to, rows, known, stored.study.id)
+    note(f"written: {len(written)} files in {out}")
 
 
 def _stage(text: str) -> tuple[str, Path, str | None]:

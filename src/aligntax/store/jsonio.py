@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,9 +18,12 @@ from aligntax.core.words import printable
 MAX_ROW_CHARS = 64 * 2**20
 """A single JSON row longer than this is refused: no evaluation log has one, and it would not fit beside its peers."""
 
+MAX_MEMBER = 512 * 2**20
+"""A single member of an archive that is read whole (a sample of an agent's run) is no larger."""
 MAX_ZIP_RATIO = 100
 MAX_ZIP_BYTES = 64 * 2**30
 MAX_ZIP_MEMBERS = 200_000
+_ZSTANDARD, _LOCAL_HEADER = 93, 30  # of the zip format
 _BOMB_FLOOR = 10 * 2**20  # small members compress to anything
 
 _FIRST_CHUNK, _LAST_CHUNK = 1 << 20, 1 << 24
@@ -41,13 +45,31 @@ def opened(path: Path) -> Iterator[Iterator[tuple[str, TextIO]]]:
     Raises:
         LogError: on what cannot be opened, is not UTF-8, or is an unsafe or damaged archive.
     """
-    try:
+    with _said(path):
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 yield _members(path, archive)
         else:
             with path.open("rb") as raw:
                 yield iter([(shown(path), _text(raw))])
+
+
+@contextmanager
+def archive_of(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file to read members of, one by one.
+
+    Raises:
+        LogError: on what cannot be opened, or is damaged.
+    """
+    with _said(path), zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """What goes wrong with a file, in one sentence."""
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise LogError(
             f"{shown(path)} is not UTF-8 text (byte {error.object[error.start]:#04x} where a character should be); save it as UTF-8"
@@ -78,6 +100,50 @@ def json_members(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     if sum(info.file_size for info in infos) > MAX_ZIP_BYTES:
         raise LogError(f"{shown(path)} would unpack to more than {MAX_ZIP_BYTES // 2**30} GiB; split it")
     return [i for i in infos if not i.is_dir() and i.filename.lower().endswith((".json", ".jsonl"))]
+
+
+def member_json(path: Path, archive: zipfile.ZipFile, name: str) -> Any:
+    """One member as JSON, of moderate size. Zstandard, which Python reads by itself from 3.14 on, is read as well.
+
+    Raises:
+        LogError: if it is no JSON, too large, or damaged.
+    """
+    info = archive.getinfo(name)
+    where = f"{shown(path)}:{printable(name)}"
+    _check_member(path, info)
+    if info.file_size > MAX_MEMBER:
+        raise LogError(f"{where} is larger than {MAX_MEMBER // 2**20} MiB, which no sample is")
+    try:
+        return json.loads(_unpacked(archive, info, where))
+    except UnicodeDecodeError:
+        raise LogError(f"{where} is not UTF-8 text") from None
+    except RecursionError:
+        raise LogError(f"{where} nests too deeply to be a log") from None
+    except ValueError as error:
+        raise LogError(f"{where} is not valid JSON ({printable(str(error))})") from None
+
+
+def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> bytes:
+    if info.compress_type != _ZSTANDARD or hasattr(zipfile, "ZIP_ZSTANDARD"):
+        return archive.read(info)
+    import zstandard
+
+    raw = archive.fp
+    assert raw is not None  # noqa: S101 - it is open
+    raw.seek(info.header_offset)
+    header = raw.read(_LOCAL_HEADER)
+    if len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04":
+        raise LogError(f"{where} is damaged; fetch the log again")
+    names, extra = struct.unpack("<HH", header[26:30])
+    raw.seek(names + extra, io.SEEK_CUR)
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(raw.read(info.compress_size), read_across_frames=True) as stream:
+            data = bytes(stream.read(info.file_size + 1))
+    except zstandard.ZstdError as error:
+        raise LogError(f"{where} is damaged ({printable(str(error))}); fetch the log again") from None
+    if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
+        raise LogError(f"{where} is damaged: its checksum does not fit; fetch the log again")
+    return data
 
 
 def _check_member(path: Path, info: zipfile.ZipInfo) -> None:

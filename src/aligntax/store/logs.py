@@ -179,11 +179,12 @@ def reader(name: str, sniff: Callable[[Sighting], bool]) -> Callable[[Callable[[
 
 
 def builtin_readers() -> tuple[Reader, ...]:
+    from aligntax.store.readers.inspect_ai import inspect_log
     from aligntax.store.readers.lm_eval import lm_eval
     from aligntax.store.readers.mmlu_pro import mmlu_pro
     from aligntax.store.readers.table import table
 
-    return (lm_eval, mmlu_pro, table)
+    return (inspect_log, lm_eval, mmlu_pro, table)
 
 
 def plugin_readers() -> tuple[Reader, ...]:
@@ -214,8 +215,6 @@ def find_reader(path: Path) -> Reader:
     seen = Sighting(path)
     if not seen.is_dir and not seen.head:
         raise LogError(f"{shown(path)} is empty; an evaluation log was expected")
-    if "header.json" in seen.zip_names or "_journal/start.json" in seen.zip_names:
-        raise LogError(f"{shown(path)} is an Inspect log, which this version does not read yet; known formats: {known_formats()}")
     for candidate in (*plugin_readers(), *builtin_readers()):
         if candidate.sniff(seen):
             return candidate
@@ -224,7 +223,7 @@ def find_reader(path: Path) -> Reader:
 
 def known_formats() -> str:
     return (
-        "lm-eval folders and samples_*.jsonl, MMLU-Pro outputs (zip, JSON, JSON lines), "
+        "lm-eval folders and samples_*.jsonl, Inspect logs (.eval, .json), MMLU-Pro outputs (zip, JSON, JSON lines), "
         "and tables (CSV, TSV, JSON lines, Parquet) with columns item and score"
     )
 
