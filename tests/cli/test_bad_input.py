@@ -73,7 +73,7 @@ FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "absolute member": (lambda p: zipped(p / "a.zip", {"/etc/x.json": json.dumps(GOOD)}), "unsafe path"),
     "windows member": (lambda p: zipped(p / "a.zip", {"C:\\x.json": json.dumps(GOOD)}), "unsafe path"),
     "zip without json": (lambda p: zipped(p / "a.zip", {"a.txt": "hello"}), "holds no .json or .jsonl member"),
-    "inspect log": (lambda p: zipped(p / "a.eval", {"header.json": "{}"}), "is an Inspect log, which this version does not read yet"),
+    "inspect log": (lambda p: zipped(p / "a.eval", {"header.json": "{}"}), "has no samples; item by item comparison needs them"),
     "empty folder": (lambda p: (p / "d").mkdir() or p / "d", "(an empty folder)"),
     "foreign folder": (lambda p: text(p / "d.txt", "x").parent, "is no log that aligntax understands (a folder of"),
     "missing": (lambda p: p / "nowhere.json", "does not exist"),

@@ -82,7 +82,7 @@ def test_show_flips_report_export(logs: tuple[Path, Path], tmp_path: Path, align
         (["flips", "run", "--task", "nope"], "no task 'nope'; this run has: sums"),
         (["flips", "run", "--pair", "base,nope"], "no arm 'nope' with this metric; the run has: base, candidate"),
         (["flips", "run", "--limit", "0"], "--limit"),
-        (["export", "run", "--to", "xml"], "--to 'xml' is not a format this version writes; allowed: csv"),
+        (["export", "run", "--to", "xml"], "--to 'xml' is no format that is written; allowed: csv, inspect, lm-eval"),
         (["show", "nowhere"], "nowhere is not a run directory"),
         (["report", "run", "--out", "run"], "run is a folder; name a file"),
         (["shwo", "run"], "No such command 'shwo'"),

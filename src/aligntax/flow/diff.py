@@ -21,7 +21,7 @@ from aligntax.flow.compare import MetricTable, PairNotes, StudyNotes, compare
 from aligntax.flow.judge import MetricFacts
 from aligntax.flow.scores import BoolArray, difference, item_scores
 from aligntax.flow.split import with_splits
-from aligntax.store.logs import LogFacts, Want, find_reader
+from aligntax.store.logs import LogFacts, Want, open_log
 from aligntax.store.rows import Flip, Items, MetricRows, Rows
 
 # Names whose direction nobody doubts; everything else is taken as "more is better" with a check.
@@ -221,7 +221,7 @@ def diff_logs(arms: Sequence[ArmSource], analysis: Analysis, want: Want, progres
     rows = Rows()
     try:
         for arm in arms:
-            source = find_reader(arm.path).read(arm.path, want)
+            source = open_log(arm.path, want)
             rows.add(arm.name, arm.path, source, want, lambda n, name=arm.name: say(f"reading {name}", n))  # type: ignore[misc]
         study = Study(
             baseline=arms[0].name,

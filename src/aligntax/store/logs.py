@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,12 @@ class Columns:
 
 @dataclass(frozen=True)
 class Want:
-    """What the comparison needs from a log: label columns, and for plain tables the columns' names."""
+    """What the comparison needs from a log: label columns, for plain tables the columns' names, and which model of a file that holds several."""
 
     cluster: str | None = None
     by: str | None = None
     columns: Columns = field(default_factory=Columns)
+    part: str | None = None
 
 
 @dataclass(slots=True)
@@ -166,25 +167,53 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Reader:
-    """A named reader: ``sniff`` says whether it understands what it sees, ``read`` reads it."""
+    """A named reader: ``sniff`` says whether it understands what it sees, ``read`` reads it; ``parts``: its files hold several models."""
 
     name: str
     sniff: Callable[[Sighting], bool]
     read: Callable[[Path, Want], LogSource]
+    parts: bool = False
 
 
-def reader(name: str, sniff: Callable[[Sighting], bool]) -> Callable[[Callable[[Path, Want], LogSource]], Reader]:
+def reader(name: str, sniff: Callable[[Sighting], bool], *, parts: bool = False) -> Callable[[Callable[[Path, Want], LogSource]], Reader]:
     """Make a reader of a function ``(path, want) -> LogSource``."""
-    return lambda read: Reader(name, sniff, read)
+    return lambda read: Reader(name, sniff, read, parts)
+
+
+def located(path: Path) -> tuple[Path, str | None]:
+    """(the file, which of its models): ``FILE#MODEL`` names one of several; a file may have a # in its own name."""
+    text = str(path)
+    if "#" not in text or path.exists():
+        return path, None
+    for at in (k for k, ch in enumerate(text) if ch == "#"):
+        if Path(text[:at]).exists():
+            return Path(text[:at]), text[at + 1 :]
+    return path, None
+
+
+def open_log(path: Path, want: Want) -> LogSource:
+    """What a path holds, read by the reader that understands it.
+
+    Raises:
+        InputError: if the path does not exist, nothing understands it, or it names a model of a file that holds one.
+    """
+    file, part = located(path)
+    found = find_reader(file)
+    if part is not None and not found.parts:
+        raise InputError(f"{shown(file)} holds one model ({found.name}); leave #{printable(part)} out")
+    return found.read(file, replace(want, part=part))
 
 
 def builtin_readers() -> tuple[Reader, ...]:
+    from aligntax.store.readers.alpaca_eval import alpaca_eval
     from aligntax.store.readers.inspect_ai import inspect_log
     from aligntax.store.readers.lm_eval import lm_eval
     from aligntax.store.readers.mmlu_pro import mmlu_pro
+    from aligntax.store.readers.solutions import solutions
     from aligntax.store.readers.table import table
+    from aligntax.store.readers.xstest import xstest
 
-    return (inspect_log, lm_eval, mmlu_pro, table)
+    return (inspect_log, lm_eval, mmlu_pro, alpaca_eval, solutions, xstest, table)
 
 
 def plugin_readers() -> tuple[Reader, ...]:
@@ -223,7 +252,7 @@ def find_reader(path: Path) -> Reader:
 
 def known_formats() -> str:
     return (
-        "lm-eval folders and samples_*.jsonl, Inspect logs (.eval, .json), MMLU-Pro outputs (zip, JSON, JSON lines), "
+        "lm-eval folders and samples_*.jsonl, Inspect logs (.eval, .json), AlpacaEval annotations, XSTest labels, solutions of several models, MMLU-Pro outputs (zip, JSON, JSON lines), "
         "and tables (CSV, TSV, JSON lines, Parquet) with columns item and score"
     )
 
