@@ -124,10 +124,17 @@ def test_two_logs_of_one_task_are_refused(lm_eval_logs: Path, tmp_path: Path) ->
         aligntax.diff(tmp_path, file)
 
 
-def test_results_without_samples_say_how_to_get_them(lm_eval_logs: Path, tmp_path: Path) -> None:
-    shutil.copy(next((lm_eval_logs / "base").rglob("results_*.json")), tmp_path)
-    with pytest.raises(InputError, match="run lm-eval with --log_samples"):
-        aligntax.diff(tmp_path, tmp_path)
+def test_results_without_samples_are_compared_unpaired_and_say_so(lm_eval_logs: Path, tmp_path: Path) -> None:
+    paired = aligntax.diff(lm_eval_logs / "base", lm_eval_logs / "candidate").find("tiny_mc", "acc,none")
+    for name in ("base", "candidate"):
+        (tmp_path / name).mkdir()
+        shutil.copy(next((lm_eval_logs / name).rglob("results_*.json")), tmp_path / name)
+    entry = aligntax.diff(tmp_path / "base", tmp_path / "candidate").find("tiny_mc", "acc,none")
+    assert (entry.n, entry.details["n_baseline"]) == (0, paired.n)
+    assert (entry.baseline_value, entry.candidate_value) == (pytest.approx(paired.baseline_value), pytest.approx(paired.candidate_value))
+    assert any("unpaired" in check for check in entry.checks)
+    facts = find_reader(tmp_path / "base").read(tmp_path / "base", Want()).facts
+    assert any("run lm-eval with --log_samples" in note for note in facts.notes)
 
 
 # Rows as older versions wrote them; these need no lm-eval.

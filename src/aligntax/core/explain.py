@@ -40,14 +40,17 @@ def headline(entry: Entry) -> str:
         return f"{name} is {_level(entry.change, unit, error)} {unit} over {entry.n:,} answers{span}."
     moved = "did not move" if entry.change == 0 else "rose" if entry.change > 0 else "fell"
     amount = "" if entry.change == 0 else f" by {size_text(entry.change, unit, error)}"
-    where = f"{entry.n:,} items" + (f" from {entry.clusters} sources" if entry.clusters else "")
+    where = f" over {entry.n:,} items" + (f" from {entry.clusters} sources" if entry.clusters else "")
+    if entry.n == 0:
+        sizes = [entry.detail(f"n_{side}") for side in ("baseline", "candidate")]
+        where = ", unpaired" if None in sizes else f", unpaired, {sizes[0]:,.0f} and {sizes[1]:,.0f} items"
     if entry.ci_low is None or entry.ci_high is None:
         interval = "no interval"
     else:
         interval = (
             f"{percent(entry.level, 0)} interval {change_number(entry.ci_low, unit, error)} to {change_number(entry.ci_high, unit, error)}"
         )
-    return f"{name} {moved}{amount} over {where} ({interval}): {VERDICT_WORDS[entry.verdict]}."
+    return f"{name} {moved}{amount}{where} ({interval}): {VERDICT_WORDS[entry.verdict]}."
 
 
 def _level(x: float, unit: str, error: float | None) -> str:

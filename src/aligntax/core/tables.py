@@ -33,6 +33,11 @@ HEADINGS = Row("arms", "task", "metric", "n", "baseline", "candidate", "change",
 NUMERIC = frozenset({3, 4, 5, 6, 8})
 
 
+def is_unpaired(entry: Entry) -> bool:
+    """Whether nothing was paired: at least one side has values and no samples."""
+    return entry.n == 0 and entry.change is not None
+
+
 def entry_row(entry: Entry) -> Row:
     """The cells of one entry; p is the adjusted one where there is a family."""
     error = entry.se or (None if entry.ci_low is None or entry.ci_high is None else (entry.ci_high - entry.ci_low) / 4)
@@ -41,7 +46,7 @@ def entry_row(entry: Entry) -> Row:
         pair=printable(f"{entry.baseline} -> {entry.candidate}"),
         task=printable(entry.task),
         metric=printable(entry.metric),
-        n=f"{entry.n:,}",
+        n="-" if is_unpaired(entry) else f"{entry.n:,}",
         baseline=value_text(entry.baseline_value, entry.unit, error),
         candidate=value_text(entry.candidate_value, entry.unit, error),
         change=printable(change),

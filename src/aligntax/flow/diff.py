@@ -21,7 +21,8 @@ from aligntax.flow.compare import MetricTable, PairNotes, StudyNotes, compare
 from aligntax.flow.judge import MetricFacts
 from aligntax.flow.scores import BoolArray, difference, item_scores
 from aligntax.flow.split import with_splits
-from aligntax.store.logs import LogFacts, Want, open_log
+from aligntax.flow.summaries import as_fractions, compare_summaries, nothing_paired, summarised
+from aligntax.store.logs import LogFacts, Summary, Want, open_log
 from aligntax.store.rows import Flip, Items, MetricRows, Rows
 
 # Names whose direction nobody doubts; everything else is taken as "more is better" with a check.
@@ -220,8 +221,13 @@ def diff_logs(arms: Sequence[ArmSource], analysis: Analysis, want: Want, progres
     say = progress or _silent
     rows = Rows()
     try:
+        summaries: dict[str, list[Summary]] = {}
         for arm in arms:
             source = open_log(arm.path, want)
+            if source.summaries is not None:
+                rows.add_summaries(arm.name, arm.path, source)
+                summaries[arm.name] = as_fractions(source.summaries)
+                continue
             rows.add(arm.name, arm.path, source, want, lambda n, name=arm.name: say(f"reading {name}", n))  # type: ignore[misc]
         study = Study(
             baseline=arms[0].name,
@@ -231,10 +237,37 @@ def diff_logs(arms: Sequence[ArmSource], analysis: Analysis, want: Want, progres
             ),
             analysis=analysis,
         )
+        if summaries:
+            return _compare_summaries(study, rows, summaries)
         return compare_rows(study, rows, [r.facts for r in rows.arms], say)
     except BaseException:
         rows.close()
         raise
+
+
+def _compare_summaries(study: Study, rows: Rows, given: Mapping[str, list[Summary]]) -> Comparison:
+    """Compare where at least one arm has no samples: the others are summarised as well."""
+    if study.analysis.cluster is not None or study.analysis.by is not None:
+        without = next(name for name in given)
+        raise InputError(f"{printable(without)} has no samples, and so neither sources nor subgroups; leave --cluster and --by out")
+    arms = {arm.name: given.get(arm.name) or summarised(rows, arm.number) for arm in rows.arms}
+    directions: dict[tuple[str, str], bool] = {}
+    for arm in rows.arms:
+        directions |= arm.facts.higher_is_better
+    span: dict[tuple[str, str], list[float]] = {}
+    for of in arms.values():
+        for one in of:
+            span.setdefault((one.task, one.metric), []).append(one.value)
+    facts = {
+        (task, metric): _metric_facts(metric, task, min(values), max(values), directions, study.analysis)
+        for (task, metric), values in span.items()
+    }
+    ledger = compare_summaries(study, arms, facts)
+    items = nothing_paired()
+    provenance = _provenance(rows, [arm.facts for arm in rows.arms], [], items)
+    provenance["pairing"] = "none: at least one side has no samples"
+    provenance["estimator"] = "difference of the values as given"
+    return Comparison(study, ledger, provenance, rows, [], items)
 
 
 def _silent(_what: str, _rows: int) -> None:

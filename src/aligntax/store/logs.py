@@ -91,6 +91,21 @@ class LogFacts:
             self.notes.append(text)
 
 
+@dataclass(frozen=True)
+class Summary:
+    """One number of a log without samples: the value of a metric on a task.
+
+    ``se`` is its standard error and ``n`` its items, None where nobody says; ``percent``: value and error are percentages of a fraction.
+    """
+
+    task: str
+    metric: str
+    value: float
+    se: float | None = None
+    n: int | None = None
+    percent: bool = False
+
+
 @dataclass
 class TableQuery:
     """A plain table that DuckDB reads by itself: ``relation`` is SQL after FROM, ``types`` its columns' SQL types."""
@@ -105,12 +120,13 @@ class TableQuery:
 
 @dataclass
 class LogSource:
-    """A log understood: an iterator of rows, or a table for the database to read; and facts about it."""
+    """A log understood: an iterator of rows, a table for the database to read, or summaries where there are no samples; and facts about it."""
 
     reader: str
     rows: Iterator[LogRow] | None
     table: TableQuery | None = None
     facts: LogFacts = field(default_factory=LogFacts)
+    summaries: list[Summary] | None = None
 
 
 class Sighting:
@@ -209,11 +225,16 @@ def builtin_readers() -> tuple[Reader, ...]:
     from aligntax.store.readers.inspect_ai import inspect_log
     from aligntax.store.readers.lm_eval import lm_eval
     from aligntax.store.readers.mmlu_pro import mmlu_pro
+    from aligntax.store.readers.serving import guidellm, vllm_bench
     from aligntax.store.readers.solutions import solutions
     from aligntax.store.readers.table import table
+    from aligntax.store.readers.tables_of_results import long_table, markdown_tables, wide_table
     from aligntax.store.readers.xstest import xstest
 
-    return (inspect_log, lm_eval, mmlu_pro, alpaca_eval, solutions, xstest, table)
+    # The plain table takes whatever is left.
+    return (
+        inspect_log, lm_eval, mmlu_pro, alpaca_eval, solutions, xstest, vllm_bench, guidellm, markdown_tables, long_table, wide_table, table,
+    )  # fmt: skip
 
 
 def plugin_readers() -> tuple[Reader, ...]:
@@ -253,7 +274,8 @@ def find_reader(path: Path) -> Reader:
 def known_formats() -> str:
     return (
         "lm-eval folders and samples_*.jsonl, Inspect logs (.eval, .json), AlpacaEval annotations, XSTest labels, solutions of several models, MMLU-Pro outputs (zip, JSON, JSON lines), "
-        "and tables (CSV, TSV, JSON lines, Parquet) with columns item and score"
+        "tables (CSV, TSV, JSON lines, Parquet) with columns item and score; and without samples lm-eval results and printed tables, "
+        "published tables and leaderboards (CSV), vLLM and GuideLLM benchmarks"
     )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aligntax.core.errors import LogError, PairingError
+from aligntax.core.ids import digest
 from aligntax.core.samples import CODE, Outcome
 from aligntax.core.words import items_text, printable
 from aligntax.store.jsonio import shown
@@ -157,6 +158,17 @@ class Rows:
         ).fetchone()
         if row is not None:
             raise duplicate(printable(arm.source), str(row[0]), str(row[1]), int(row[2]), int(row[3]))
+
+    def add_summaries(self, name: str, path: Path, source: LogSource) -> ArmRows:
+        """An arm of which only summaries are known: no rows, and an identity of its numbers."""
+        k = len(self.arms)
+        texts = ", ".join(f"{quoted(c)} VARCHAR" for c in SAMPLE_TEXTS)
+        self.con.execute(f"CREATE TABLE samples_{k} ({texts}, trial INTEGER, k1 UBIGINT, k2 UBIGINT)")
+        self.con.execute(f"CREATE TABLE scores_{k} (sample BIGINT, metric VARCHAR, value DOUBLE, outcome UTINYINT, extracted VARCHAR)")
+        identity = digest(sorted([s.task, s.metric, s.value, s.se, s.n] for s in source.summaries or ()))
+        arm = ArmRows(name, k, path.name, source.reader, source.facts, identity, 0)
+        self.arms.append(arm)
+        return arm
 
     def _fingerprint(self, k: int) -> str:
         """sha256 over the rows in sorted order of their own hashes, so that row order and file format do not matter.

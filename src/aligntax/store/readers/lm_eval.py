@@ -20,7 +20,7 @@ from aligntax.core.items import Value
 from aligntax.core.samples import MAX_SCORE, Outcome
 from aligntax.core.words import label_text, printable
 from aligntax.store.jsonio import json_rows, load_json, opened, shown
-from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, Want, reader
+from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, Summary, Want, reader
 
 _SAMPLES = re.compile(r"^samples_(?P<task>.+?)_(?P<date>\d{4}-\d{2}-\d{2}T\d{2}[-:]\d{2}[-:]\d{2}(?:\.\d+)?)\.jsonl$")
 _RESULTS = re.compile(r"^results_(?P<date>.+)\.json$")
@@ -53,6 +53,9 @@ def lm_eval(path: Path, want: Want) -> LogSource:
     for file in results:
         _read_results(file, facts)
     facts.settings.setdefault("harness", "lm-eval")
+    if not samples:
+        facts.note("results without samples, so nothing is paired item by item: run lm-eval with --log_samples")
+        return LogSource("lm-eval", None, facts=facts, summaries=_summaries(path, results, facts))
     by_task: dict[str, Path] = {}
     for file in samples:
         task = _task_name(file)
@@ -75,11 +78,6 @@ def _files(path: Path) -> tuple[list[Path], list[Path]]:
         match = _SAMPLES.match(path.name)
         beside = path.parent / f"results_{match['date']}.json" if match else None
         samples, results = [path], [beside] if beside is not None and beside.is_file() else []
-    if not samples:
-        raise LogError(
-            f"{shown(path)} has lm-eval results without samples; item by item comparison needs samples_*.jsonl: "
-            "run lm-eval with --log_samples"
-        )
     return samples, results
 
 
@@ -116,6 +114,36 @@ def _read_results(path: Path, facts: LogFacts) -> None:
             facts.settings[key] = value
     for key in ("n-shot", "versions", "task_hashes"):
         facts.settings.setdefault(key, {}).update(_mapping(data.get(key)))
+
+
+def _summaries(path: Path, results: list[Path], facts: LogFacts) -> list[Summary]:
+    """Every task's metrics with their standard errors, in the form of 0.4 (``acc,none``) and the flat one of 0.3 (``acc``)."""
+    found: dict[tuple[str, str], Summary] = {}
+    for file in results:
+        data = load_json(file)
+        counts = _mapping(data.get("n-samples"))
+        for task, metrics in _mapping(data.get("results")).items():
+            if task in facts.groups:
+                facts.note(f"{task} is left out: an average over its tasks")
+                continue
+            n = _mapping(counts.get(task)).get("effective")
+            for key, value in _mapping(metrics).items():
+                name, comma, filter_ = key.partition(",")
+                if not _is_number(value) or isinstance(value, bool) or "_stderr" in name or name in ("alias", "samples", "sample_len"):
+                    continue
+                told = _mapping(metrics).get(f"{name}_stderr{comma}{filter_}")
+                error = float(told) if isinstance(told, int | float) and not isinstance(told, bool) else None
+                one = Summary(
+                    str(task), key, _finite(value, key, shown(file)), error,
+                    n if isinstance(n, int) and n > 0 else None,
+                )  # fmt: skip
+                if found.setdefault((one.task, key), one) != one:
+                    raise LogError(
+                        f"{shown(path)} has two results of the task {printable(one.task)}; name one of the files, or keep one run per folder"
+                    )
+    if not found:
+        raise LogError(f"{shown(path)} has lm-eval results without a number")
+    return list(found.values())
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -1,0 +1,195 @@
+"""Results without samples: lm-eval's markdown tables, published tables (long), leaderboard dumps (wide).
+
+What holds several models is asked for one of them: ``FILE#MODEL``, or ``FILE#MODEL/STAGE``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from aligntax.core.errors import LogError
+from aligntax.core.words import cut, printable
+from aligntax.store.jsonio import MAX_ROW_CHARS, opened, shown
+from aligntax.store.logs import LogFacts, LogSource, Sighting, Summary, Want, reader
+
+METRIC = "points"
+_BENCHMARK = ("benchmark", "task")
+_ARM = ("model", "start_model", "method", "size", "stage")
+_CONDITION = ("prompt",)
+_AVERAGES = re.compile(r"(?i)^(avg|average|mean|overall)\b|_avg$|\bavg\b")
+# Columns of leaderboards that measure nothing.
+_NOT_MEASURED = frozenset({"parameters", "params", "#params", "#params (b)", "url", "type", "license", "date", "rank", "likes", "kind"})
+_TABLE_HEAD = re.compile(r"^\s*\|\s*(Tasks?|Groups?)\s*\|", re.M)
+
+
+def is_average(name: str) -> bool:
+    """Whether a column or benchmark is an average of others."""
+    return _AVERAGES.search(name.strip()) is not None
+
+
+# -- lm-eval's tables in markdown ---------------------------------------------------------------------------------------------------
+
+
+def _sniff_markdown(seen: Sighting) -> bool:
+    if seen.is_dir or seen.zip_names or seen.path.suffix.lower() not in (".md", ".markdown", ".txt"):
+        return False
+    return _TABLE_HEAD.search(_read(seen.path)) is not None
+
+
+@reader("lm-eval-table", _sniff_markdown)
+def markdown_tables(path: Path, want: Want) -> LogSource:
+    """Every row of every table as lm-eval prints them (Tasks, Metric, Value, Stderr); averages in the text are left out."""
+    del want
+    facts = LogFacts(settings={"harness": "lm-eval, its printed tables"})
+    found: dict[tuple[str, str], Summary] = {}
+    for number, one in _markdown_rows(_read(path)):
+        known = found.setdefault((one.task, one.metric), one)
+        if known != one:
+            raise LogError(
+                f"{shown(path)}, line {number}: {printable(one.task)}, {printable(one.metric)} stands twice, with {known.value:g} and {one.value:g}"
+            )
+    if not found:
+        raise LogError(f"{shown(path)} has no row of results in its tables")
+    return LogSource("lm-eval-table", None, facts=facts, summaries=list(found.values()))
+
+
+def _markdown_rows(text: str) -> Iterator[tuple[int, Summary]]:
+    columns: list[str] = []
+    task = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip().startswith("|"):
+            columns = []
+            continue
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if not columns:
+            columns, task = [cell.lower() for cell in cells], ""
+            continue
+        if all(set(cell) <= set("-: ") for cell in cells) or len(cells) != len(columns):
+            continue
+        row = dict(zip(columns, cells, strict=True))
+        task = row.get("tasks") or row.get("task") or row.get("groups") or task
+        name, value = row.get("metric", ""), row.get("value", "")
+        if not (task and name and _number(value) is not None):
+            continue
+        filter_ = row.get("filter")
+        metric = f"{name},{filter_}" if filter_ else name
+        yield number, Summary(task.lstrip("- "), metric, float(value), _number(row.get("stderr", "")))
+
+
+def _number(text: str) -> float | None:
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if abs(found) < float("inf") else None
+
+
+# -- tables of many models ------------------------------------------------------------------------------------------------------------
+
+
+def _columns(seen: Sighting) -> list[str]:
+    if seen.is_dir or seen.zip_names or seen.path.suffix.lower() != ".csv":
+        return []
+    first = seen.head.decode("utf-8-sig", "replace").split("\n", 1)[0].strip()
+    return [name.strip() for name in next(csv.reader([first]), [])]
+
+
+def _is_long(columns: Sequence[str]) -> bool:
+    return "value" in columns and any(c in columns for c in _BENCHMARK) and any(c in columns for c in _ARM) and "item" not in columns
+
+
+def _is_wide(columns: Sequence[str]) -> bool:
+    lowered = [c.lower() for c in columns]
+    others = [c for c in lowered if c not in _NOT_MEASURED and c not in _ARM]
+    return bool(lowered) and lowered[0] in _ARM and len(others) >= 2 and not {"item", "score", "value"} & set(lowered)
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    lines = csv.DictReader(io.StringIO(_read(path), newline=""), strict=True)
+    try:
+        return [
+            {(key or "").strip(): (value or "").strip() for key, value in row.items() if isinstance(value, str | None)} for row in lines
+        ]
+    except csv.Error as error:
+        raise LogError(f"{shown(path)} is no CSV that can be read ({printable(str(error))})") from None
+
+
+def _named(row: Mapping[str, str]) -> str:
+    """The arm of a row: its model and what else tells arms apart."""
+    lowered = {key.lower(): value for key, value in row.items()}
+    return "/".join(lowered[c] for c in _ARM if lowered.get(c))
+
+
+def _chosen(path: Path, rows: Sequence[dict[str, str]], part: str | None) -> list[dict[str, str]]:
+    names = list(dict.fromkeys(map(_named, rows)))
+    if part is None or part not in names:
+        said = "holds several models: name one" if part is None else f"has no {printable(part)!r}: name one"
+        raise LogError(f"{shown(path)} {said} as {shown(path.name)}#NAME; there are: {cut(printable(', '.join(names)), 600)}")
+    return [row for row in rows if _named(row) == part]
+
+
+@reader("published-table", lambda seen: _is_long(_columns(seen)), parts=True)
+def long_table(path: Path, want: Want) -> LogSource:
+    """One arm of a table with a row per model, stage and benchmark; averages are left out, they are of others."""
+    facts = LogFacts(settings={"harness": "published table", "model": want.part})
+    found: dict[str, Summary] = {}
+    for row in _chosen(path, _table(path), want.part):
+        name = "/".join(row[c] for c in (*_BENCHMARK, *_CONDITION) if row.get(c))
+        value = _number(row.get("value", ""))
+        if value is None or is_average(name):
+            if value is not None:
+                facts.note(f"{name} is left out: an average of other rows")
+            continue
+        if name in found and found[name].value != value:
+            raise LogError(
+                f"{shown(path)}: {printable(name)} of {printable(str(want.part))} stands twice, with {found[name].value:g} and {value:g}"
+            )
+        found[name] = Summary(name, METRIC, value)
+        told = row.get("higher_is_better", "")
+        if told in ("0", "1", "true", "false", "True", "False"):
+            facts.higher_is_better[name, METRIC] = told in ("1", "true", "True")
+        if row.get("source"):
+            facts.settings.setdefault("source", row["source"])
+    if not found:
+        raise LogError(f"{shown(path)} has no number of {printable(str(want.part))} that is no average")
+    return LogSource("published-table", None, facts=facts, summaries=list(found.values()))
+
+
+@reader("leaderboard", lambda seen: _is_wide(_columns(seen)), parts=True)
+def wide_table(path: Path, want: Want) -> LogSource:
+    """One row of a leaderboard: every column of numbers is a benchmark, averages are left out."""
+    name, _, which = (want.part or "").rpartition("~")
+    numbered = name and which.isdecimal() and int(which) > 0
+    rows = _chosen(path, _table(path), name if numbered else want.part)
+    if numbered:
+        rows = rows[int(which) - 1 : int(which)]
+    if not rows or any(row != rows[0] for row in rows):
+        few = f"{len(rows)} different rows" if rows else f"no row {which}"
+        raise LogError(f"{shown(path)} has {few} of that name; number one, as {shown(path.name)}#NAME~1")
+    facts = LogFacts(settings={"harness": "leaderboard", "model": want.part})
+    found = []
+    for name, text in rows[0].items():
+        value = _number(text)
+        if value is None or name.lower() in _NOT_MEASURED or name.lower() in _ARM:
+            continue
+        if is_average(name):
+            facts.note(f"{name} is left out: an average of other columns")
+            continue
+        found.append(Summary(name, METRIC, value))
+    if not found:
+        raise LogError(f"{shown(path)} has no numbers of {printable(str(want.part))}")
+    return LogSource("leaderboard", None, facts=facts, summaries=found)
+
+
+def _read(path: Path) -> str:
+    with opened(path) as streams:
+        for where, stream in streams:
+            text = stream.read(MAX_ROW_CHARS + 1)
+            if len(text) > MAX_ROW_CHARS:
+                raise LogError(f"{where} is larger than {MAX_ROW_CHARS // 2**20} MiB, which no table of results is")
+            return text
+    return ""
