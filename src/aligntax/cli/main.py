@@ -39,6 +39,8 @@ from aligntax.core.errors import AligntaxError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from aligntax.flow.audit import Finding
+
 
 app = typer.Typer(
     name="aligntax",
@@ -274,6 +276,52 @@ def demo(
             names="simulated-base,simulated-dpo",
             out=out,
         )
+
+
+@app.command()
+def audit(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Logs, tables, or folders of tables.", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print findings as JSON lines.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there is anything but what was left out.")] = False,
+) -> None:
+    """What makes results unsound before they are compared; no model is run.
+
+    In tables: averages that are not the mean of their cells or stand over unequal sets, rows that are another model's to
+    the last digit, cells far off their siblings. In logs: duplicated contents, predictions that the text does not yield,
+    missing scores; between logs: other items, prompts, shots, templates, versions or document hashes.
+
+    Examples:
+      aligntax audit results/base results/dpo
+
+      aligntax audit card.csv leaderboard.csv
+    """
+    from aligntax.flow.audit import as_rows
+    from aligntax.flow.audit import audit as find
+
+    found = find(paths)
+    if json:
+        from json import dumps
+
+        from aligntax.core.words import safe_json
+
+        for row in as_rows(found):
+            typer.echo(safe_json(dumps(row, ensure_ascii=False)))
+    else:
+        _print_findings(found)
+    if strict and any(one.what != "left out" for one in found):
+        raise typer.Exit(1)
+
+
+def _print_findings(found: Sequence[Finding]) -> None:
+    from itertools import groupby
+
+    from aligntax.core.words import items_text, printable
+
+    for what, of in groupby(sorted(found, key=lambda one: one.what), key=lambda one: one.what):
+        typer.echo(what)
+        for one in of:
+            typer.echo(f"  {printable(one.where)}: {one.said}")
+    note("nothing found" if not found else items_text(len(found), "finding"))
 
 
 @app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from aligntax.core.samples import MISSING
 from aligntax.core.words import change_number, change_unit, count_text, number, p_text, percent, printable, size_text
-from aligntax.stats.paired import MIN_FLIP_CLUSTERS, PairedChange
+from aligntax.stats.paired import MIN_FLIP_CLUSTERS, PairedChange, p_value
+from aligntax.stats.unpaired import TwoProportions
 from aligntax.stats.verdict import MIN_DF
 
 FEW_FLIPS = 10
@@ -143,6 +147,24 @@ def identical_replies(n: int, same: int) -> list[str]:
 
 def prompts_differ(n: int, same: int) -> list[str]:
     return [f"prompts differ in {n - same:,} of {n:,} pairs: the change mixes model and elicitation"] if same < n else []
+
+
+def asked_differently(what: str) -> str:
+    return f"asked differently ({what}): the change mixes model and harness"
+
+
+def unequal_attrition(outcomes: Mapping[str, Mapping[str, int]], level: float) -> list[str]:
+    """More items missing in one arm than chance explains (score test of two shares): what is left is a selected set."""
+    shares = []
+    for counts in outcomes.values():
+        total = sum(counts.values())
+        shares.append((sum(counts.get(str(outcome), 0) for outcome in MISSING), total))
+    if len(shares) != 2 or not all(total for _, total in shares) or shares[0][0] / shares[0][1] == shares[1][0] / shares[1][1]:
+        return []
+    (m1, n1), (m2, n2) = shares
+    if p_value(TwoProportions(m1 / n1, n1, m2 / n2, n2)) >= 1 - level:
+        return []
+    return [f"unequal attrition: {percent(m1 / n1)} missing against {percent(m2 / n2)}; the pairs that are left may be the easy ones"]
 
 
 def repeated_contents(items: int, distinct: int) -> str:

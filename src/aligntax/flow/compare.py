@@ -52,17 +52,19 @@ class PairNotes:
 
     replies: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     prompts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class StudyNotes:
-    """Facts about items that become checks: repeated contents, ids whose content changed, groups of tasks, cluster name."""
+    """Facts about items that become checks: repeated contents, ids whose content changed, groups of tasks, cluster name, doubts by arm and task."""
 
     cluster: str | None = None
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     repeated: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     changed: Mapping[str, int] = field(default_factory=dict)
     pairs: Mapping[tuple[str, str], PairNotes] = field(default_factory=dict)
+    doubts: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
 
 def compare(
@@ -153,6 +155,13 @@ class _MetricComparison:
             out.checks += words.identical_replies(n, same)
         if name in pair_notes.prompts:
             out.checks += words.prompts_differ(*pair_notes.prompts[name])
+        if name in pair_notes.settings:
+            out.checks.append(words.asked_differently(pair_notes.settings[name]))
+        out.checks += [
+            f"{printable(arm)}: {doubt}" for arm in (baseline, candidate) for doubt in self.notes.doubts.get(arm, {}).get(name, ())
+        ]
+        if out.estimate is not None:
+            out.checks += words.unequal_attrition(out.outcomes, self.analysis.level)
         if name in self.notes.repeated:
             out.checks.append(words.repeated_contents(*self.notes.repeated[name]))
         if name in self.notes.changed:

@@ -16,7 +16,7 @@ import numpy as np
 from aligntax.core.errors import InputError
 from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.study import Analysis, Arm, Study, check_tree
-from aligntax.core.words import printable
+from aligntax.core.words import cut, printable
 from aligntax.flow.compare import MetricTable, PairNotes, StudyNotes, compare
 from aligntax.flow.judge import MetricFacts
 from aligntax.flow.scores import BoolArray, difference, item_scores
@@ -369,12 +369,14 @@ def _format_tables(tables: Sequence[MetricTable], items: Items) -> list[MetricTa
 
 def _notes(study: Study, rows: Rows, facts: Sequence[LogFacts]) -> StudyNotes:
     numbers = {arm.name: arm.number for arm in rows.arms}
+    settings = {arm.name: one.settings for arm, one in zip(rows.arms, facts, strict=True)}
     replies = all(rows.has_text(arm.number, "answer") for arm in rows.arms)
     prompts = all(rows.has_text(arm.number, "prompt") for arm in rows.arms)
     pairs = {
         (a, b): PairNotes(
             rows.identical(numbers[a], numbers[b], "answer") if replies else {},
             rows.identical(numbers[a], numbers[b], "prompt") if prompts else {},
+            settings_that_differ(settings[a], settings[b]),
         )
         for a, b in study.pairs
     }
@@ -385,7 +387,45 @@ def _notes(study: Study, rows: Rows, facts: Sequence[LogFacts]) -> StudyNotes:
         repeated=rows.repeated_contents() if known else {},
         changed=rows.changed_contents() if known else {},
         pairs=pairs,
+        doubts={arm.name: one.doubts for arm, one in zip(rows.arms, facts, strict=True)},
     )
+
+
+_OF_HARNESS = ("harness", "lm_eval_version", "chat_template_sha", "system_instruction_sha", "limit")
+_OF_TASK = ("n-shot", "versions", "task_hashes")
+_OF_INSPECT = ("packages", "task_args", "task_version", "generate", "plan")
+
+
+def settings_that_differ(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, str]:
+    """By task, what two logs say of how they asked that is not the same; what only one of them says is no difference."""
+    common = _differ({key: a.get(key) for key in _OF_HARNESS}, b)
+    found: dict[str, list[str]] = {}
+    for key in _OF_TASK:
+        ours, theirs = _by_task(a, key), _by_task(b, key)
+        for task in ours:
+            found.setdefault(task, []).extend(f"{key} {text}" for text in _differ({"": ours[task]}, {"": theirs.get(task)}))
+    ours, theirs = _by_task(a, "tasks"), _by_task(b, "tasks")
+    for task, about in ours.items():
+        if isinstance(about, dict) and isinstance(other := theirs.get(task), dict):
+            found.setdefault(task, []).extend(_differ({key: about.get(key) for key in _OF_INSPECT}, other))
+    return {task: "; ".join([*common, *own]) for task, own in found.items() if common or own}
+
+
+def _by_task(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = settings.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _differ(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key} {_few(value)} against {_few(theirs[key])}".strip()
+        for key, value in ours.items()
+        if value is not None and theirs.get(key) is not None and value != theirs[key]
+    ]
+
+
+def _few(value: object) -> str:
+    return printable(cut(str(value), 40))
 
 
 def _provenance(rows: Rows, facts: Sequence[LogFacts], tables: Sequence[MetricTable], items: Items) -> dict[str, Any]:

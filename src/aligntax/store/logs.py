@@ -77,6 +77,7 @@ class LogFacts:
             list-valued metrics); None where rows carry none.
         settings: harness, version, shots, templates and the like, for provenance.
         notes: what was left out and why.
+        doubts: by task, what makes its scores doubtful.
     """
 
     higher_is_better: dict[tuple[str, str], bool] = field(default_factory=dict)
@@ -85,6 +86,7 @@ class LogFacts:
     auto_cluster: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    doubts: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
         if text not in self.notes:

@@ -6,6 +6,8 @@ Right means ``pred == answer``, as upstream scores it; a letter beyond the optio
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from aligntax.store.jsonio import json_rows, opened
 from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, Want, reader
 
 TASK, METRIC = "mmlu_pro", "accuracy"
+_SAID, _ANSWER, _LONE = re.compile(r"answer is \(?([A-J])\)?"), re.compile(r"[aA]nswer:\s*([A-J])"), re.compile(r"\b[A-J]\b")
 _NEEDED = ("question_id", "question", "answer", "pred")
 
 
@@ -45,6 +48,8 @@ def mmlu_pro(path: Path, want: Want) -> LogSource:
 
 
 def _rows(paths: list[Path], want: Want, facts: LogFacts) -> Iterator[LogRow]:
+    filled: Counter[str] = Counter()
+    total = 0
     for path in paths:
         with opened(path) as streams:
             for where, stream in streams:
@@ -52,6 +57,28 @@ def _rows(paths: list[Path], want: Want, facts: LogFacts) -> Iterator[LogRow]:
                     if not facts.labels:
                         facts.labels.update(key for key, value in row.items() if isinstance(value, str | int))
                     yield _row(row, want, f"{where}, row {number}")
+                    total += 1
+                    if _filled_in(row):
+                        filled[row["pred"]] += 1
+    if filled:
+        letter, most = filled.most_common(1)[0]
+        facts.doubts[TASK] = [
+            f"{filled.total():,} of {total:,} predictions are not what their texts yield ({most:,} of them {letter}): filled in upstream, and "
+            "scored as answers"
+        ]
+
+
+def _filled_in(row: dict[str, Any]) -> bool:
+    """Whether a prediction is none of what upstream's three rules find in the text: "answer is X", "Answer: X", the last lone letter."""
+    pred, text = row["pred"], row.get("generated_text", row.get("model_outputs"))
+    if not pred or not isinstance(text, str) or not text.strip():
+        return False
+    if found := _SAID.search(text):
+        return bool(found[1] != pred)
+    if (answers := _ANSWER.findall(text)) and pred in answers:
+        return False
+    letters = _LONE.findall(text)
+    return not letters or bool(letters[-1] != pred)
 
 
 def _row(row: dict[str, Any], want: Want, where: str) -> LogRow:

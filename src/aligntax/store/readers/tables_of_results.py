@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligntax.core.errors import LogError
@@ -193,3 +194,111 @@ def _read(path: Path) -> str:
                 raise LogError(f"{where} is larger than {MAX_ROW_CHARS // 2**20} MiB, which no table of results is")
             return text
     return ""
+
+
+# -- whole tables, for audits ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as it is printed; ``unit``: one of its last digit."""
+
+    text: str
+
+    @property
+    def value(self) -> float:
+        return float(self.text)
+
+    @property
+    def unit(self) -> float:
+        return 10.0 ** -len(self.text.partition(".")[2])
+
+
+@dataclass
+class Table:
+    """Every model of a table: its cells by benchmark, its printed averages by name, and which stage was made from which.
+
+    ``other_means``: by model, further sets of cells of which a printed average may be the mean (lm-eval's tables have several metrics per task).
+    """
+
+    cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    printed: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    edges: list[tuple[str, str]] = field(default_factory=list)
+    other_means: dict[str, list[dict[str, Cell]]] = field(default_factory=dict)
+
+    @property
+    def averages(self) -> list[str]:
+        return list(dict.fromkeys(name for of in self.printed.values() for name in of))
+
+    def averages_of(self, name_or_arm: str) -> dict[str, Cell]:
+        """The printed averages of a model, by name; or those of a name, by model."""
+        if name_or_arm in self.cells:
+            return self.printed.get(name_or_arm, {})
+        return {arm: of[name_or_arm] for arm, of in self.printed.items() if name_or_arm in of}
+
+    def alternatives(self, arm: str) -> list[dict[str, Cell]]:
+        return [cells for cells in self.other_means.get(arm, []) if cells]
+
+
+def tables_of(path: Path) -> list[Table] | None:
+    """The tables of a file with all their models; None if it is another sort of log."""
+    seen = Sighting(path)
+    if seen.is_dir or not seen.head:
+        return None
+    columns = _columns(seen)
+    if _is_long(columns):
+        return [_whole_long(_table(path))]
+    if _is_wide(columns):
+        return [_whole_wide(_table(path))]
+    return _whole_markdown(_read(path)) if _sniff_markdown(seen) else None
+
+
+def _whole_long(rows: Sequence[dict[str, str]]) -> Table:
+    table = Table()
+    for row in rows:
+        arm, name = _named(row), "/".join(row[c] for c in (*_BENCHMARK, *_CONDITION) if row.get(c))
+        text = row.get("value", "")
+        if _number(text) is None:
+            continue
+        table.cells.setdefault(arm, {})
+        (table.printed.setdefault(arm, {}) if is_average(name) else table.cells[arm])[name] = Cell(text)
+        parent = row.get("parent_stage")
+        if parent:
+            edge = _named({**row, "stage": parent}), arm
+            if edge not in table.edges:
+                table.edges.append(edge)
+    return table
+
+
+def _whole_wide(rows: Sequence[dict[str, str]]) -> Table:
+    table = Table()
+    for row in rows:
+        arm = _named(row)
+        name = next((f"{arm}~{n}" for n in range(2, len(rows) + 2) if f"{arm}~{n}" not in table.cells), arm) if arm in table.cells else arm
+        numbers = {k: Cell(v) for k, v in row.items() if _number(v) is not None and k.lower() not in (*_NOT_MEASURED, *_ARM)}
+        table.cells[name] = {k: cell for k, cell in numbers.items() if not is_average(k)}
+        table.printed[name] = {k: cell for k, cell in numbers.items() if is_average(k)}
+        # An average may stand in the middle: what comes after it is no part of it.
+        order = list(numbers)
+        before = [order[:at] for at, k in enumerate(order) if is_average(k) and at]
+        table.other_means[name] = [{k: numbers[k] for k in some if not is_average(k)} for some in before]
+    return table
+
+
+def _whole_markdown(text: str) -> list[Table]:
+    """A table per section, in percent, with the average that is printed under it."""
+    found: list[Table] = []
+    for section in re.split(r"(?m)^(?=\S[^|\n]*:\s*$)", text):
+        rows = [one for _, one in _markdown_rows(section)]
+        told = re.search(r"(?mi)^\s*average:\s*(\d+(?:\.\d+)?)\s*$", section)
+        if not rows or told is None:
+            continue
+        title = section.split(":", 1)[0].strip()[:60] or "table"
+        by_metric: dict[str, dict[str, Cell]] = {}
+        for one in rows:
+            by_metric.setdefault(one.metric.partition(",")[0], {})[one.task] = Cell(f"{100 * one.value:.2f}")
+        best = {task: cell for metric in ("acc", "acc_norm") for task, cell in by_metric.get(metric, {}).items()}
+        table = Table({title: best or next(iter(by_metric.values()))}, {title: {"Average": Cell(told[1])}})
+        table.other_means[title] = list(by_metric.values())
+        found.append(table)
+    return found

@@ -1,0 +1,141 @@
+"""Audits: the real cases that were verified by hand are found, and sound tables are left in peace."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import aligntax
+from aligntax.core.errors import InputError
+from aligntax.flow.audit import audit
+
+
+def found(paths: Sequence[Path], what: str) -> list[str]:
+    return [f.said for f in audit(paths) if f.what == what]
+
+
+MEAN, UNEQUAL, FAR, SAME = (
+    "average is not the mean of its cells", "average over unequal task sets", "a cell far off its siblings", "rows identical to the last digit",
+)  # fmt: skip
+
+
+def test_averages_of_published_tables(shared: Path) -> None:
+    """Tülu 3 8B and 70B and OLMo 2 are reproduced; Tülu 3 405B and the OLMo 1B card are not."""
+    path = shared / "data" / "published_tables" / "per_stage_results.csv"
+    wrong = found([path], MEAN)
+    assert {text.split(" is printed")[0] for text in wrong} == {
+        *(f"Avg of Tulu-3-405B/{stage}" for stage in ("SFT", "DPO", "RLVR")),
+        *(f"Avg of OLMo-1B-0724/{stage}" for stage in ("base", "SFT", "DPO")),
+    }
+    assert "Avg of Tulu-3-405B/SFT is printed as 77.5; its 9 cells here average 75.70" in wrong
+    far = found([path], FAR)
+    assert any("TydiQA_GP moves by -35.06 from Llama-3-8B/Tulu2-SFT to Llama-3-8B/Tulu2-DPO (56.24 to 21.18)" in text for text in far)
+    assert not any("MMLU" in text for text in far)
+
+
+def test_an_impossible_average(shared: Path) -> None:
+    path = shared / "data" / "published_tables" / "online_merging_2405.17931_table1_as_printed.csv"
+    assert any("Qwen1.5-7B-Chat/ChildTuning is printed as 2.5; its 9 cells here average -0.4" in text for text in found([path], MEAN))
+    assert found([shared / "data" / "published_tables" / "online_merging_2405.17931_tables5-7_per_benchmark.csv"], MEAN) == []
+
+
+def test_printed_averages_of_lm_eval(shared: Path) -> None:
+    wrong = [f.where for f in audit([shared / "data" / "nous_logs"]) if f.what == MEAN]
+    assert "Hermes-2-Pro-Llama-3-8B-SFT.md" in wrong  # its own tables do not make its averages
+    assert len(wrong) == 3
+
+
+def test_one_row_under_many_names(shared: Path) -> None:
+    said = found([shared / "data" / "open_llm_leaderboard_v1" / "20230915.csv"], SAME)
+    assert any("llama-65b, huggyllama/llama-65b" in text for text in said)
+
+
+def test_predictions_that_were_filled_in(shared: Path) -> None:
+    """Upstream put the letter G where nothing was said, in the Llama files only."""
+    folder = shared / "data" / "mmlu_pro"
+    (llama,) = found([folder / "Meta-Llama-3_1-8B-Instruct.zip"], "predictions filled in")
+    assert "694 of 12,032 predictions are not what their texts yield (694 of them G)" in llama
+    assert found([folder / "Mistral-7B-Instruct-v0.2.zip"], "predictions filled in") == []
+    assert any("159 of 12,032 items repeat" in text for text in found([folder / "Mistral-7B-v0.1.zip"], "duplicated contents"))
+    ledger = aligntax.diff(folder / "Meta-Llama-3_1-8B.zip", folder / "Meta-Llama-3_1-8B-Instruct.zip")
+    assert sum("filled in upstream" in check for check in ledger.find("mmlu_pro").checks) == 2
+
+
+def test_the_same_model_twice(shared: Path) -> None:
+    said = found(sorted((shared / "data" / "lm_eval_samples_format").glob("*.jsonl")), "not asked alike")
+    assert any("is this one model twice" in text for text in said)
+
+
+def table(path: Path, rows: Sequence[str]) -> Path:
+    path.write_text("model,stage,parent_stage,benchmark,value\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_sound_tables_are_left_in_peace(tmp_path: Path) -> None:
+    cells = {"base": (60.12, 41.33, 75.08), "sft": (61.02, 40.10, 77.25)}
+    rows = [f"m,{s},{'base' if s == 'sft' else ''},b{k},{v}" for s, of in cells.items() for k, v in enumerate(of)]
+    rows += [f"m,{s},,Average,{sum(of) / 3:.2f}" for s, of in cells.items()]
+    assert audit([table(tmp_path / "t.csv", rows)]) == []
+
+
+def test_averages_over_unequal_sets_and_copied_rows(tmp_path: Path) -> None:
+    rows = [f"m,{s},,b{k},{50 + k}" for s in ("base", "sft") for k in range(3)]
+    rows += ["m,base,,b3,90", "m,base,,Avg,60.75", "m,sft,,Avg,51"]
+    first, second = table(tmp_path / "a.csv", rows), table(tmp_path / "b.csv", [f"other,chat,,b{k},{50 + k}" for k in range(3)])
+    assert found([first], UNEQUAL) == ["Avg of m/sft has no b3, which others have: averages over unequal sets cannot be compared"]
+    (said,) = found([first, second], SAME)
+    assert said == "m/sft (a.csv), other/chat (b.csv): is one of them another model's row?"
+
+
+def log(path: Path, scores: Sequence[object], prompt: str = "p", **settings: object) -> Path:
+    path.mkdir()
+    rows = [
+        {"doc_id": k, "doc": {"q": f"q{k}"}, "target": "x", "arguments": {}, "resps": [["x"]], "filtered_resps": ["x"], "filter": "none",
+         "metrics": ["acc"], "acc": score, "prompt_hash": f"{prompt}{k}"}
+        for k, score in enumerate(scores)
+    ]  # fmt: skip
+    (path / "samples_t_2026-01-01T00-00-00.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (path / "results_2026-01-01T00-00-00.json").write_text(json.dumps({"results": {"t": {"acc,none": 0.5}}, **settings}))
+    return path
+
+
+def test_what_was_asked_differently(tmp_path: Path) -> None:
+    base = log(tmp_path / "base", [1, 0] * 50, **{"n-shot": {"t": 5}, "lm_eval_version": "0.4.8", "versions": {"t": 1}})
+    chat = log(tmp_path / "chat", [1, 0] * 50, "c", **{"n-shot": {"t": 0}, "lm_eval_version": "0.4.9", "versions": {"t": 1}})
+    entry = aligntax.diff(base, chat).find("t")
+    (check,) = [c for c in entry.checks if c.startswith("asked differently")]
+    assert check == "asked differently (lm_eval_version 0.4.8 against 0.4.9; n-shot 5 against 0): the change mixes model and harness"
+    said = found([base, chat], "not asked alike")
+    assert any("n-shot 5 against 0" in text for text in said)
+    assert any("prompts differ in 100 of 100" in text for text in said)
+    assert not any(c.startswith("asked differently") for c in aligntax.diff(base, base).find("t").checks)
+
+
+@pytest.mark.parametrize(("missing", "said"), [((0, 30), True), ((2, 3), False), ((20, 20), False)])
+def test_unequal_attrition(tmp_path: Path, missing: tuple[int, int], said: bool) -> None:
+    logs = [log(tmp_path / name, ([None] * n + [1, 0] * 65)[:130]) for name, n in zip("ab", missing, strict=True)]
+    checks = aligntax.diff(*logs).find("t").checks
+    assert any(c.startswith("unequal attrition") for c in checks) == said
+
+
+def test_the_command(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", [*(f"m,s,,b{k},{k}" for k in range(4)), "m,s,,Avg,9"])
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "aligntax", "audit", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = run("t.csv")
+    assert (done.returncode, done.stderr) == (0, "1 finding\n")
+    assert done.stdout == f"{MEAN}\n  t.csv: Avg of m/s is printed as 9; its 4 cells here average 1.50\n"
+    assert run("t.csv", "--strict").returncode == 1
+    assert json.loads(run("t.csv", "--json").stdout)["what"] == MEAN
+    missing = run("nowhere.csv")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    with pytest.raises(InputError, match="an audit reads whole files"):
+        audit([Path(f"{path}#m/s")])
