@@ -234,3 +234,26 @@ def test_numbers_in_words() -> None:
     assert printable("a\x1b\u202e\nb") == "a\\x1b\\u202e\\nb"
     assert printable("zwölf ÷ 2 = 六") == "zwölf ÷ 2 = 六"
     assert cut("abcdef", 3) == "abc … (+3 characters)"
+
+
+def test_differences_of_answers_are_marked_and_escaped() -> None:
+    from aligntax.report.page import differences
+
+    one, two = differences("so the answer is (B) <b>", "so the answer is (C) <b> & more")
+    assert one == "so the answer is (<mark>B</mark>) &lt;b&gt;"
+    assert two == "so the answer is (<mark>C</mark>) &lt;b&gt;<mark> &amp; more</mark>"
+    assert differences("<i>alpha</i>", "nothing in common here at all") == ("&lt;i&gt;alpha&lt;/i&gt;", "nothing in common here at all")
+    assert differences("", "") == ("", "")
+
+
+def test_the_scorecard_and_the_audit(tmp_path: Path) -> None:
+    for name, limit in (("a", 70), ("b", 40)):
+        rows = [f"lost,{k},{int(k < limit)}" for k in range(100)] + [f"xstest_safe,{k},{int(k >= limit)}" for k in range(100)]
+        (tmp_path / f"{name}.csv").write_text("task,item,score\n" + "\n".join(rows) + "\nlost,x,\n")
+    aligntax.diff(tmp_path / "a.csv", tmp_path / "b.csv", out=tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h2>By kind</h2>" in page
+    assert "lost: -30.0 points" in page
+    assert "<td>over refusal</td>" in page
+    assert "<h2>Audit</h2>" in page
+    assert "no score for 1 in base, 1 in candidate, of 101 planned items" in page

@@ -52,6 +52,65 @@ class Split:
     interaction: str
 
 
+@dataclass(frozen=True)
+class Score:
+    """One kind of cost on the scorecard: how many comparisons came out how, and the largest established loss and gain, in words."""
+
+    kind: str
+    tax: int
+    gain: int
+    no_tax: int
+    undetermined: int
+    worst: str
+    best: str
+
+
+def scorecard(ledger: Ledger, pair: tuple[str, str]) -> list[Score]:
+    """The pair's tasks by kind; kinds without verdicts (divergence) and averages are left out, and a task counts once per metric."""
+    out = []
+    entries = [e for e in main_entries(ledger) if e.pair == pair and e.verdict is not None and e.task not in AVERAGES]
+    for kind in dict.fromkeys(e.kind for e in entries):
+        of = [e for e in entries if e.kind == kind]
+        counts = {name: sum(e.verdict == name for e in of) for name in ("tax", "gain", "no_tax", "undetermined")}
+        lost = max((e for e in of if e.verdict == "tax"), key=lambda e: (e.cost or 0.0, e.task), default=None)
+        won = min((e for e in of if e.verdict == "gain"), key=lambda e: (e.cost or 0.0, e.task), default=None)
+        out.append(Score(kind.replace("_", " "), **counts, worst=_named(lost), best=_named(won)))
+    return out
+
+
+def _named(entry: Entry | None) -> str:
+    return "" if entry is None else f"{printable(entry.task)}: {entry_row(entry).change}"
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What makes comparisons unsound, and which."""
+
+    said: str
+    where: str
+
+
+_UNSOUND = (
+    "stand for different contents", "repeat the content", "prompts differ", "replies are identical", "asked differently", "unequal attrition",
+    "no average over unequal", "filled in upstream", "no score for", "unpaired:", "not separable", "only ", "carried a score",
+)  # fmt: skip
+
+
+def doubts(ledger: Ledger, left_out: Sequence[tuple[str, str]]) -> list[Doubt]:
+    """What stands against the comparisons, each once: checks of entries that question their soundness, and what the logs left out."""
+    tasks: dict[str, list[str]] = {}
+    for entry in ledger:
+        for check in entry.checks:
+            if any(sign in check for sign in _UNSOUND):
+                tasks.setdefault(check, []).append(f"{entry.task} ({entry.baseline} to {entry.candidate})")
+    found = []
+    for check, named in tasks.items():
+        names = list(dict.fromkeys(named))
+        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+        found.append(Doubt(printable(check), printable(", ".join(names[:3])) + more))
+    return found + [Doubt(printable(text), printable(arm)) for arm, text in left_out]
+
+
 def stages(study: Study, ledger: Ledger) -> list[Stage]:
     """The stage tree, depth first."""
     children: dict[str | None, list[str]] = {}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from aligntax.core.explain import headline, is_subgroup, main_entries, reasons, summary
 from aligntax.core.ledger import Entry, Ledger
@@ -31,6 +33,9 @@ MAX_PAIRS = 6
 """Pairs of arms told in full; of more, each has its cells in a table of all."""
 MIN_POINTS = 3
 _QUESTION_CHARS, _ANSWER_CHARS = 600, 1000
+_WORD = re.compile(r"\s+|\w+|[^\w\s]")
+_ALIKE = 0.3
+"""Share of words that two answers have in common before their differences are marked."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class _Flips:
     title: str
     total: int
     shown: int
-    rows: list[dict[str, str]]
+    rows: list[dict[str, str | Markup]]
 
 
 def render(comparison: Comparison, draw: Draw = draw_here) -> str:
@@ -86,6 +91,10 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
         .render(
             title=f"{printable(study.baseline)} to {printable(study.candidate)}",
             summaries=[summary(main_entries(ledger), *pair) for pair in (pairs if len(pairs) <= MAX_PAIRS else pairs[:1])],
+            scores=overview.scorecard(ledger, main),
+            doubts=overview.doubts(
+                ledger, [(arm, text) for arm, about in comparison.provenance.get("arms", {}).items() for text in about.get("left_out", ())]
+            ),
             sections=sections,
             stages=overview.stages(study, ledger) if len(study.arms) > 2 else [],
             matrices=overview.matrices(ledger) if len(pairs) > MAX_PAIRS else [],
@@ -170,10 +179,13 @@ def _flips(comparison: Comparison) -> list[_Flips]:
     return out
 
 
-def _flip(flip: Flip) -> dict[str, str]:
+def _flip(flip: Flip) -> dict[str, str | Markup]:
     def shown(text: str | None, limit: int) -> str:
         return "" if text is None else cut(printable(text.strip(), keep_newlines=True), limit)
 
+    before = shown(answer_text(flip.baseline_answer, flip.baseline_extracted), _ANSWER_CHARS)
+    after = shown(answer_text(flip.candidate_answer, flip.candidate_extracted), _ANSWER_CHARS)
+    marked = differences(before, after)
     return {
         "task": printable(f"{flip.task}/{flip.label}" if flip.label else flip.task),
         "item": printable(flip.item),
@@ -182,9 +194,28 @@ def _flip(flip: Flip) -> dict[str, str]:
         ),
         "question": shown(flip.question, _QUESTION_CHARS),
         "target": shown(flip.target, 200),
-        "baseline": shown(answer_text(flip.baseline_answer, flip.baseline_extracted), _ANSWER_CHARS),
-        "candidate": shown(answer_text(flip.candidate_answer, flip.candidate_extracted), _ANSWER_CHARS),
+        "baseline": marked[0],
+        "candidate": marked[1],
     }
+
+
+def differences(before: str, after: str) -> tuple[Markup, Markup]:
+    """Both texts escaped, with the words marked that the other does not have in that place; unmarked where hardly anything is shared."""
+    words = [_WORD.findall(text) for text in (before, after)]
+    blocks = SequenceMatcher(None, words[0], words[1], autojunk=False).get_matching_blocks()
+    shared = sum(block.size for block in blocks)
+    if 2 * shared < _ALIKE * (len(words[0]) + len(words[1])):
+        return escape(before), escape(after)
+    sides: list[list[Markup]] = [[], []]
+    at = [0, 0]
+    for block in blocks:
+        for side, start in enumerate((block.a, block.b)):
+            own = "".join(words[side][at[side] : start])
+            if own:
+                sides[side].append(Markup("<mark>{}</mark>").format(own) if own.strip() else escape(own))
+            sides[side].append(escape("".join(words[side][start : start + block.size])))
+            at[side] = start + block.size
+    return Markup().join(sides[0]), Markup().join(sides[1])
 
 
 def _settings(comparison: Comparison) -> list[tuple[str, str]]:
