@@ -110,11 +110,13 @@ def diff(
 ) -> None:
     """Compare evaluation logs item by item; no model is run.
 
-    BASE and CANDIDATE are lm-eval folders or samples_*.jsonl, MMLU-Pro outputs (zip or JSON), or tables (CSV, TSV,
-    JSON lines, Parquet) with columns item and score and, if there are any, task, cluster, answer, outcome, trial,
-    metric, question, target.
+    BASE and CANDIDATE are lm-eval folders or samples_*.jsonl, Inspect logs, AlpacaEval annotations, XSTest labels, MMLU-Pro
+    outputs, or tables (CSV, TSV, JSON lines, Parquet) with columns item and score and, if there are any, task, cluster,
+    answer, outcome, trial, metric, question, target. FILE#NAME names one of several models in a file. Results without
+    samples (lm-eval, published tables, leaderboards, serving benchmarks) are compared unpaired. docs/formats.md has all.
 
-    Examples:
+    For example:
+
       aligntax diff base.zip chat.zip --cluster src --by category
 
       aligntax diff results/base results/dpo --stage sft=results/sft
@@ -235,7 +237,8 @@ def export(
 ) -> None:
     """The run in another tool's format.
 
-    Examples:
+    For example:
+
       aligntax export RUN --to inspect --out logs && inspect view --log-dir logs
 
       aligntax export RUN --to csv > ledger.csv
@@ -290,7 +293,8 @@ def audit(
     the last digit, cells far off their siblings. In logs: duplicated contents, predictions that the text does not yield,
     missing scores; between logs: other items, prompts, shots, templates, versions or document hashes.
 
-    Examples:
+    For example:
+
       aligntax audit results/base results/dpo
 
       aligntax audit card.csv leaderboard.csv
@@ -328,7 +332,7 @@ def _print_findings(found: Sequence[Finding]) -> None:
 def lm_eval(ctx: typer.Context) -> None:
     """Run lm-eval on this engine: 'lm_eval run --model aligntax' with its own options, tasks and logs.
 
-    Example: aligntax lm-eval --model_args pretrained=lab:base --tasks lab --include_path DIR --log_samples --output_path base
+    For example: aligntax lm-eval --model_args pretrained=lab:base --tasks lab --include_path DIR --log_samples --output_path base
     """
     from aligntax.models import lm_eval_model  # lm-eval finds models that are imported
     from aligntax.store.run import check_writable

@@ -120,7 +120,8 @@ def measure(
     (api:http://host:8000/v1#model). Options follow after commas: dtype=bfloat16, adapter=DIR, tokenizer=DIR (for endpoints).
     Every answer is kept: a stopped run goes on where it was, and an arm that two studies share is asked once.
 
-    Examples:
+    For example:
+
       aligntax measure lab:base lab:sft
 
       aligntax measure org/base checkpoints/dpo --stage sft=checkpoints/sft --tasks lm-eval:arc_challenge --num-fewshot 5
