@@ -134,7 +134,7 @@ def test_version_and_help(aligntax: Run) -> None:
         done = aligntax(command, "--help")
         assert done.returncode == 0
         assert "Usage:" in done.stdout
-    assert "Examples:" in aligntax("diff", "--help").stdout
+    assert "For example:" in aligntax("diff", "--help").stdout
 
 
 def test_a_reader_that_goes_away_is_no_error(logs: tuple[Path, Path], tmp_path: Path) -> None:
