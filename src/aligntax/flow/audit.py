@@ -85,15 +85,7 @@ def _opened(path: Path) -> list[Path]:
 def averages(where: str, table: Table) -> Iterator[Finding]:
     """Averages that are not the mean of their cells, or not of the same cells as their siblings'."""
     for name in table.averages:
-        sets = {arm: frozenset(cells) for arm, cells in table.cells.items() if name in table.averages_of(arm)}
-        if len(set(sets.values())) > 1:
-            most = max(sets.values(), key=len)
-            less = sorted(arm for arm, tasks in sets.items() if tasks != most)
-            gone = sorted(most - sets[less[0]])
-            yield Finding(
-                where, "average over unequal task sets",
-                f"{printable(name)} of {printable(less[0])} has no {printable(', '.join(gone[:4]))}, which others have: averages over unequal sets cannot be compared",
-            )  # fmt: skip
+        yield from _unequal(where, table, name)
         for arm, printed in table.averages_of(name).items():
             cells = table.cells[arm]
             if len(cells) < _FEW:
@@ -106,6 +98,22 @@ def averages(where: str, table: Table) -> Iterator[Finding]:
                 yield Finding(
                     where, "average is not the mean of its cells",
                     f"{printable(name)} of {printable(arm)} is printed as {printed.text}; its {len(cells)} cells here average {number(mean, 2)}",
+                )  # fmt: skip
+
+
+def _unequal(where: str, table: Table, name: str) -> Iterator[Finding]:
+    """Within one model, whose stages are what somebody compares; models of other papers have tasks of their own."""
+    families: dict[str, dict[str, frozenset[str]]] = {}
+    for arm, cells in table.cells.items():
+        if name in table.averages_of(arm):
+            families.setdefault(table.family.get(arm, ""), {})[arm] = frozenset(cells)
+    for sets in families.values():
+        every = frozenset().union(*sets.values())
+        for arm, tasks in sets.items():
+            if gone := sorted(every - tasks):
+                yield Finding(
+                    where, "average over unequal task sets",
+                    f"{printable(name)} of {printable(arm)} has no {printable(', '.join(gone[:4]))}{' ...' if len(gone) > 4 else ''}, which others have: averages over unequal sets cannot be compared",
                 )  # fmt: skip
 
 

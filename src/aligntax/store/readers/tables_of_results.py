@@ -218,12 +218,13 @@ class Cell:
 class Table:
     """Every model of a table: its cells by benchmark, its printed averages by name, and which stage was made from which.
 
-    ``other_means``: by model, further sets of cells of which a printed average may be the mean (lm-eval's tables have several metrics per task).
+    ``family``: the model behind a stage, where a table has several. ``other_means``: by model, further sets of cells of which a printed average may be the mean (lm-eval's tables have several metrics per task).
     """
 
     cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
     printed: dict[str, dict[str, Cell]] = field(default_factory=dict)
     edges: list[tuple[str, str]] = field(default_factory=list)
+    family: dict[str, str] = field(default_factory=dict)
     other_means: dict[str, list[dict[str, Cell]]] = field(default_factory=dict)
 
     @property
@@ -261,6 +262,7 @@ def _whole_long(rows: Sequence[dict[str, str]]) -> Table:
         if _number(text) is None:
             continue
         table.cells.setdefault(arm, {})
+        table.family[arm] = row.get("model", "")
         (table.printed.setdefault(arm, {}) if is_average(name) else table.cells[arm])[name] = Cell(text)
         parent = row.get("parent_stage")
         if parent:
