@@ -350,3 +350,49 @@ def test_trials_do_not_fit_into_lm_evals_logs(tmp_path: Path) -> None:
     with load_rows(load_run(tmp_path / "run")) as rows, pytest.raises(InputError, match="have no trials: export --to inspect"):
         write_logs(tmp_path / "out", "lm-eval", rows, {}, "x")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.eval", "b.eval", "run"]
+
+
+def test_directions_sources_and_items_without_ids_survive(tmp_path: Path) -> None:
+    """A tax stays a tax, clusters stay clusters, and items that have no ids stay apart."""
+    for name, limit in (("a", 60), ("b", 90)):
+        rows = [f"{int(k < limit)},s{k // 4},question {k},refused" for k in range(120)]
+        (tmp_path / f"{name}.csv").write_text("score,cluster,question,metric\n" + "\n".join(rows) + "\n")
+    before = aligntax.diff(tmp_path / "a.csv", tmp_path / "b.csv", lower_is_better=["refused"], out=tmp_path / "run")
+    assert before[0].verdict == "tax"
+    assert (before[0].n, before[0].clusters) == (120, 30)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "aligntax", "export", "run", "--to", "inspect", "--out", "out"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert numbers(aligntax.diff(tmp_path / "out" / "base", tmp_path / "out" / "candidate")) == numbers(before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scores": {"match": {"value": 10**400}}},
+        {"scores": {"match": {"value": "C", "metadata": {"aligntax_outcome": ["x"]}}}},
+        {"choices": [1, float("nan"), {"a": 1}]},
+        {"messages": [{"role": "user", "content": "attachment://" + "9" * 5000}]},
+    ],
+)
+def test_odd_samples_are_read(tmp_path: Path, change: dict[str, Any]) -> None:
+    assert len(read(write(tmp_path / "a.eval", [sample(1, "C", **change)]))) == 1
+
+
+def test_odd_headers_are_read_and_written_down(tmp_path: Path) -> None:
+    odd = {
+        **HEADER,
+        "results": {"scores": 5},
+        "plan": {"steps": 5},
+        "eval": {**HEADER["eval"], "task_args": {"x": float("nan")}, "scorers": 5},
+    }
+    for name in ("a", "b"):
+        with zipfile.ZipFile(tmp_path / f"{name}.eval", "w") as archive:
+            archive.writestr("header.json", json.dumps(odd))
+            for n in range(5):
+                archive.writestr(f"samples/{n}_epoch_1.json", json.dumps(sample(n, "C")))
+    aligntax.diff(tmp_path / "a.eval", tmp_path / "b.eval", out=tmp_path / "run")
+    with pytest.raises(LogError, match="epochs count from 1"):
+        read(write(tmp_path / "c.eval", [sample(1, "C", epoch=2**31 + 5)]))

@@ -195,3 +195,50 @@ def test_a_run_of_summaries_is_a_run_like_others(tmp_path: Path) -> None:
         assert "unexpectedly" not in done.stderr
     page = (tmp_path / "run" / "report.html").read_text()
     assert "unpaired, 500 and 500 items" in page
+
+
+def test_clusters_of_the_side_that_has_samples_count(tmp_path: Path) -> None:
+    """Twenty sources of fifty equal scores are twenty observations, not a thousand."""
+    rows = "".join(f"arc,acc,{k},{int(k // 50 < 7)},s{k // 50}\n" for k in range(1000))
+    (tmp_path / "a.csv").write_text("task,metric,item,score,cluster\n" + rows)
+    other = results(tmp_path / "results_1.json", {"arc": {"acc": 0.45}}, **{"n-samples": {"arc": {"effective": 1000}}})
+    entry = aligntax.diff(tmp_path / "a.csv", other)[0]
+    assert entry.details["clusters_baseline"] == 20
+    assert entry.details["se_baseline"] == pytest.approx(sqrt(0.35 * 0.65 / 19), rel=1e-6)
+    assert entry.verdict == "undetermined"
+
+
+def test_scales_and_directions_are_not_guessed_silently(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("model,arc,mmlu\nA,0.561,0.4\n")
+    (tmp_path / "p.csv").write_text("model,arc,mmlu,toxicity\nB,56.1,40,10\nC,57,41,20\n")
+    with pytest.raises(InputError, match="gives fractions and candidate percentages"):
+        aligntax.diff(f"{tmp_path / 'f.csv'}#A", f"{tmp_path / 'p.csv'}#B")
+    ledger = aligntax.diff(f"{tmp_path / 'p.csv'}#B", f"{tmp_path / 'p.csv'}#C")
+    assert ledger.find("toxicity").cost == 10
+    assert any("no log says whether more arc is better" in check for check in ledger.find("arc").checks)
+
+
+def test_printed_rows_are_never_given_to_another_task(tmp_path: Path) -> None:
+    (tmp_path / "t.md").write_text(
+        "|Task|V|Metric|Value| |Stderr|\n|-|-|-|-|-|-|\n|A|0|acc|0.5|_|0.01|\n|B|0|acc|0.6|_|0.01|x|\n| | |acc_norm|0.9|_|0.01|\n|C|0|acc|0.7|_|0.01|```\n"
+    )
+    assert {key: s.value for key, s in summaries(tmp_path / "t.md").items()} == {("A", "acc"): 0.5, ("C", "acc"): 0.7}
+
+
+def test_plain_tables_stay_plain(tmp_path: Path) -> None:
+    for name, text, columns in (
+        ("a.csv", "question,score,model,task,value\nq,1,m,t,2\n", {}),
+        ("b.csv", "model,prompt_id,correct\nm,p1,1\n", {"item": "prompt_id", "score": "correct"}),
+        ("c.csv", "item,score,id,type,prompt,completion,gold_label\n1,1,i,t,p,c,x\n", {}),
+    ):
+        (tmp_path / name).write_text(text)
+        ledger = aligntax.diff(tmp_path / name, tmp_path / name, columns=columns)
+        assert ledger[0].n == 1
+
+
+def test_a_damaged_header_of_a_table_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"model,x\ra,1\r")
+    (tmp_path / "b.csv").write_text('"' + "x" * 200_000)
+    for name in ("a.csv", "b.csv"):
+        with pytest.raises(InputError):
+            aligntax.diff(tmp_path / name, tmp_path / name)

@@ -21,8 +21,8 @@ from aligntax.store.readers.tables_of_results import Table, tables_of
 from aligntax.store.rows import Rows
 
 _ROUNDING = 0.6
-"""An average may be off by so many units of the last printed digit, of itself or of its cells: both were rounded."""
-_CUT = 0.011
+"""An average may be off by so many units of its last printed digit, or by half of its cells' on the mean: all of them were rounded."""
+_CUT = 1.1
 _FEW = 3  # cells below which a row says too little to be recognised
 _FAR, _LARGE = 6.0, 10.0  # robust standard deviations, and points, of a cell that is far off its siblings
 
@@ -76,7 +76,13 @@ def _opened(path: Path) -> list[Path]:
         return [file]
     inside = sorted(p for p in file.iterdir() if p.is_file())
     of_tables = [p for p in inside if p.suffix.lower() in (".md", ".csv") and tables_of(p) is not None]
-    return of_tables or [file]
+    try:
+        find_reader(file)
+    except InputError:  # no folder of logs
+        if of_tables:
+            return of_tables
+        raise
+    return [*of_tables, file]
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------------------
@@ -91,8 +97,10 @@ def averages(where: str, table: Table) -> Iterator[Finding]:
             if len(cells) < _FEW:
                 continue  # nothing to hold it against: its cells are not here
             mean = sum(cell.value for cell in cells.values()) / len(cells)
-            # Two digits are often cut off instead of rounded.
-            slack = max(_CUT, _ROUNDING * max(printed.unit, *(cell.unit for cell in cells.values())))
+            units = sum(cell.unit for cell in cells.values()) / len(cells)
+            slack = max(_ROUNDING * printed.unit, units / 2 + printed.unit / 10)
+            if printed.unit < (0.02 if max(abs(cell.value) for cell in cells.values()) > 1 else 0.0002):
+                slack = max(slack, _CUT * printed.unit)  # many digits are often cut off instead of rounded
             options = [mean, *(sum(c.value for c in some.values()) / len(some) for some in table.alternatives(arm))]
             if min(abs(printed.value - option) for option in options) > slack + 1e-9:
                 yield Finding(
@@ -127,7 +135,7 @@ def identical_rows(tables: Sequence[tuple[str, Table]]) -> Iterator[Finding]:
                 seen.setdefault(key, []).append((where, arm))
     for of in seen.values():
         names = list(dict.fromkeys(f"{arm} ({where})" if len(tables) > 1 else arm for where, arm in of))
-        if len(names) > 1:
+        if len({arm for _, arm in of}) > 1:  # the same model in two tables is no copy
             yield Finding(
                 of[0][0], "rows identical to the last digit",
                 f"{printable(', '.join(names[:4]))}{f' and {len(names) - 4} more' if len(names) > 4 else ''}: is one of them another model's row?",

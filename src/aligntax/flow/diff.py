@@ -254,6 +254,12 @@ def _compare_summaries(study: Study, rows: Rows, given: Mapping[str, list[Summar
     directions: dict[tuple[str, str], bool] = {}
     for arm in rows.arms:
         directions |= arm.facts.higher_is_better
+    _check_scales(arms)
+    for of in arms.values():
+        for one in of:
+            words_ = set(re.split(r"[^a-z0-9]+", one.task.lower()))
+            if one.metric == "points" and (one.task, one.metric) not in directions and words_ & _LOWER:
+                directions[one.task, one.metric] = False
     span: dict[tuple[str, str], list[float]] = {}
     for of in arms.values():
         for one in of:
@@ -268,6 +274,19 @@ def _compare_summaries(study: Study, rows: Rows, given: Mapping[str, list[Summar
     provenance["pairing"] = "none: at least one side has no samples"
     provenance["estimator"] = "difference of the values as given"
     return Comparison(study, ledger, provenance, rows, [], items)
+
+
+def _check_scales(arms: Mapping[str, Sequence[Summary]]) -> None:
+    """Refuse fractions against percentages: published tables do not say which they print.
+
+    Raises:
+        InputError: if one arm's points all lie in [0, 1] and another's do not.
+    """
+    points = {name: [one.value for one in of if one.metric == "points"] for name, of in arms.items()}
+    small = [name for name, values in points.items() if len(values) > 1 and all(0 <= v <= 1 for v in values)]
+    large = [name for name, values in points.items() if len(values) > 1 and sum(v > 1 for v in values) > len(values) / 2]
+    if small and large:
+        raise InputError(f"{printable(small[0])} gives fractions and {printable(large[0])} percentages; bring them to one scale first")
 
 
 def _silent(_what: str, _rows: int) -> None:

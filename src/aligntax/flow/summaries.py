@@ -17,6 +17,7 @@ from aligntax.core.ledger import Ledger
 from aligntax.core.samples import CODE, Outcome
 from aligntax.core.study import Analysis, Study
 from aligntax.core.words import printable
+from aligntax.flow import checks as words
 from aligntax.flow.judge import Draft, MetricFacts, judge, set_margin
 from aligntax.stats.paired import Inversion, PairedChange, noninferiority_p
 from aligntax.stats.unpaired import TwoProportions, two_means
@@ -41,12 +42,28 @@ class _Pair:
 
 def summarised(rows: Rows, number: int) -> list[Summary]:
     """An arm's samples as summaries: means over items with their standard errors, unreadable answers counting as they were scored."""
+    items = (
+        f"(SELECT task, metric, item, content, any_value(cluster) AS cluster, avg(value) AS m FROM joined_{number} "
+        f"WHERE value IS NOT NULL AND outcome NOT IN {_MISSING} GROUP BY task, metric, item, content)"
+    )
     found = rows.con.execute(
-        "SELECT task, metric, avg(m), stddev_samp(m) / sqrt(count(*)), count(*) FROM ("
-        f"SELECT task, metric, item, content, avg(value) AS m FROM joined_{number} WHERE value IS NOT NULL AND outcome NOT IN {_MISSING} "
-        "GROUP BY task, metric, item, content) GROUP BY task, metric ORDER BY task, metric"
+        f"SELECT task, metric, avg(m), stddev_samp(m) / sqrt(count(*)), count(*), bool_and(cluster IS NOT NULL) FROM {items} "
+        "GROUP BY task, metric ORDER BY task, metric"
     ).fetchall()
-    return [Summary(task, metric, value, se, n) for task, metric, value, se, n in found]
+    # Items of one source are not independent: the error of the mean from the sums of its sources (CR1).
+    sources = rows.con.execute(
+        "SELECT task, metric, sqrt(sum(u * u) * count(*) / (count(*) - 1)) / sum(k), count(*) FROM ("
+        f"SELECT i.task, i.metric, i.cluster, sum(i.m - t.mean) AS u, count(*) AS k FROM {items} i JOIN "
+        f"(SELECT task, metric, avg(m) AS mean FROM {items} GROUP BY task, metric) t USING (task, metric) "
+        "WHERE i.cluster IS NOT NULL GROUP BY i.task, i.metric, i.cluster) GROUP BY task, metric HAVING count(*) > 1"
+    ).fetchall()
+    clustered = {(task, metric): (se, count) for task, metric, se, count in sources}
+    return [
+        Summary(task, metric, value, clustered[task, metric][0], n, sources=clustered[task, metric][1])
+        if every and (task, metric) in clustered
+        else Summary(task, metric, value, se, n)
+        for task, metric, value, se, n, every in found
+    ]
 
 
 def compare_summaries(study: Study, arms: Mapping[str, Sequence[Summary]], facts: Facts) -> Ledger:
@@ -93,7 +110,11 @@ def _draft(pair: _Pair, kind: str, names: tuple[str, str], family: tuple[str, ..
             out.details[f"n_{side}"] = summary.n
         if summary.se is not None:
             out.details[f"se_{side}"] = summary.se
+        if summary.sources is not None:
+            out.details[f"clusters_{side}"] = summary.sources
     out.checks.append(UNPAIRED if test else NO_SIZE)
+    if facts.assumed:
+        out.checks.append(words.direction_assumed(first.metric if first.metric != "points" else first.task))
     if test is not None:
         low, _ = test.interval(analysis.level)
         out.details["largest_loss_not_excluded"] = max(0.0, -low)
@@ -126,12 +147,13 @@ def _test(pair: _Pair) -> Inversion | None:
     errors = _se(first, pair.facts), _se(second, pair.facts)
     if errors[0] is None or errors[1] is None:
         return None
-    return two_means(sign * (second.value - first.value), errors[0], first.n, errors[1], second.n)
+    sizes = [one.n if one.sources is None else one.sources for one in (first, second)]
+    return two_means(sign * (second.value - first.value), errors[0], sizes[0], errors[1], sizes[1])
 
 
 def _is_share(one: Summary, facts: MetricFacts) -> bool:
     """Whether a fraction is one of yes and no answers: its standard error is theirs, or nobody told another."""
-    if facts.unit != "fraction" or not one.n or one.n < 2 or not 0 <= one.value <= 1:
+    if one.sources is not None or facts.unit != "fraction" or not one.n or one.n < 2 or not 0 <= one.value <= 1:
         return False
     own = np.sqrt(one.value * (1 - one.value) / (one.n - 1))
     return one.se is None or bool(abs(one.se - own) <= 0.02 * own + 1e-12)

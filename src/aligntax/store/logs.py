@@ -6,6 +6,7 @@ found through the entry-point group ``aligntax.readers`` (each entry point names
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -97,7 +98,8 @@ class LogFacts:
 class Summary:
     """One number of a log without samples: the value of a metric on a task.
 
-    ``se`` is its standard error and ``n`` its items, None where nobody says; ``percent``: value and error are percentages of a fraction.
+    ``se`` is its standard error and ``n`` its items, None where nobody says; ``sources``: from how many clusters the error was computed;
+    ``percent``: value and error are percentages of a fraction.
     """
 
     task: str
@@ -105,6 +107,7 @@ class Summary:
     value: float
     se: float | None = None
     n: int | None = None
+    sources: int | None = None
     percent: bool = False
 
 
@@ -216,7 +219,7 @@ def open_log(path: Path, want: Want) -> LogSource:
         InputError: if the path does not exist, nothing understands it, or it names a model of a file that holds one.
     """
     file, part = located(path)
-    found = find_reader(file)
+    found = find_reader(file, plain=want.columns != Columns())
     if part is not None and not found.parts:
         raise InputError(f"{shown(file)} holds one model ({found.name}); leave #{printable(part)} out")
     return found.read(file, replace(want, part=part))
@@ -256,8 +259,18 @@ def plugin_readers() -> tuple[Reader, ...]:
     return tuple(found)
 
 
-def find_reader(path: Path) -> Reader:
+def _is_plain(seen: Sighting) -> bool:
+    """Whether the first line names the columns of a plain table, whatever else it names."""
+    if seen.is_dir or seen.zip_names or seen.path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+        return False
+    names = {name.strip().strip('"').lower() for name in re.split(r"[,;|\t]", seen.head.decode("utf-8-sig", "replace").split("\n", 1)[0])}
+    return "score" in names and bool(names & {"item", "question"})
+
+
+def find_reader(path: Path, *, plain: bool = False) -> Reader:
     """The first reader that understands ``path``: plug-ins before the readers that come with aligntax.
+
+    A file whose columns are named by a person (``plain``), or are those of a plain table, is one.
 
     Raises:
         InputError: if the path does not exist, or nothing understands it.
@@ -267,7 +280,10 @@ def find_reader(path: Path) -> Reader:
     seen = Sighting(path)
     if not seen.is_dir and not seen.head:
         raise LogError(f"{shown(path)} is empty; an evaluation log was expected")
-    for candidate in (*plugin_readers(), *builtin_readers()):
+    from aligntax.store.readers.table import table
+
+    plain = plain or _is_plain(seen)
+    for candidate in (*plugin_readers(), *([table] if plain else []), *builtin_readers()):
         if candidate.sniff(seen):
             return candidate
     raise LogError(f"{shown(path)} is no log that aligntax understands{_what(seen)}; known formats: {known_formats()}")

@@ -22,7 +22,7 @@ from aligntax.core.ids import digest
 from aligntax.core.samples import OUTCOMES, Outcome
 from aligntax.core.words import printable
 from aligntax.store.jsonio import shown
-from aligntax.store.readers.inspect_ai import OUTCOME
+from aligntax.store.readers.inspect_ai import DIRECTIONS, OUTCOME
 from aligntax.store.readers.table import first_line
 from aligntax.store.rows import ArmRows, Rows
 
@@ -163,10 +163,14 @@ def _write_eval(
     ids: list[str] = []
     summaries: list[dict[str, Any]] = []
     totals: dict[str, list[float]] = {}
+    written: set[str] = set()
     for sample in samples:
-        ids.append(sample.item)
         made = _inspect_sample(arm, sample)
-        write(f"samples/{_file_name(sample.item)}_epoch_{sample.trial + 1}.json", made)
+        if f"{made['id']}_{sample.trial}" in written:  # two contents under one id: each is an item of its own
+            made["id"] = f"{made['id']}-{sample.content[:8]}"
+        written.add(f"{made['id']}_{sample.trial}")
+        ids.append(made["id"])
+        write(f"samples/{_file_name(made['id'])}_epoch_{sample.trial + 1}.json", made)
         summaries.append({key: made[key] for key in ("id", "epoch", "input", "target", "metadata", "scores", "model_usage")})
         for score in sample.scores:
             if score.value is not None:
@@ -176,7 +180,7 @@ def _write_eval(
         "run_id": digest([study, arm.name])[:22], "created": stamp, "task": task, "task_id": digest([study, arm.name, task])[:22],
         "task_version": 0, "task_attribs": {}, "task_args": {}, "model": arm.source, "model_args": {}, "config": {},
         "dataset": {"name": task, "samples": len(unique), "sample_ids": unique, "shuffled": False},
-        "packages": {"aligntax": __version__}, "metadata": {"aligntax": __version__, "study": study},
+        "packages": {"aligntax": __version__}, "metadata": {"aligntax": __version__, "study": study, DIRECTIONS: {m: d for (t, m), d in directions.items() if t == task}},
     }  # fmt: skip
     plan = {"name": "plan", "steps": [], "config": {}}
     scores = []

@@ -1,6 +1,6 @@
 """AlpacaEval annotations (tatsu-lab/alpaca_eval, ``annotations.json``): which of two answers a judge prefers, instruction by instruction.
 
-``preference`` runs from 1 (the reference's answer, ``generator_1``) to 2 (the model's, ``generator_2``), 1.5 is a tie; the metric ``win_rate`` is
+``preference`` runs from 1 (the reference's answer, ``generator_1``) to 2 (the model's, ``generator_2``), 1.5 (or 0) is a tie; the metric ``win_rate`` is
 preference - 1, whose mean is AlpacaEval's win rate without its control of lengths.
 """
 
@@ -70,6 +70,8 @@ def _row(row: dict[str, Any], want: Want, where: str) -> LogRow:
 def _value(preference: object, where: str) -> Value:
     if preference is None or (isinstance(preference, float) and not isfinite(preference)):
         return Value(None, Outcome.FAILED)  # the judge gave none
+    if preference == 0 and not isinstance(preference, bool):
+        return Value(0.5)  # a draw, as annotators of letters write it
     if isinstance(preference, bool) or not isinstance(preference, int | float) or not 1 <= preference <= 2:
         raise LogError(f"{where}: preference is {printable(repr(preference))[:40]}; it runs from 1 (the reference) to 2 (the model)")
     return Value(float(preference) - 1.0)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from aligntax.core.errors import LogError
-from aligntax.core.ids import digest, item_content
+from aligntax.core.ids import canonical_json, digest, item_content
 from aligntax.core.items import Value
-from aligntax.core.samples import MISSING, OUTCOMES, Outcome
+from aligntax.core.samples import MAX_TRIAL, MISSING, OUTCOMES, Outcome
 from aligntax.core.words import label_text, printable
 from aligntax.store.jsonio import archive_of, json_members, load_json, member_json, shown
 from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, Want, reader
@@ -26,10 +26,13 @@ from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, Want, rea
 NAME = "inspect"
 OUTCOME = "aligntax_outcome"
 """In a score's metadata: the outcome, where a log was written by this package."""
+DIRECTIONS = "aligntax_higher_is_better"
+"""In such a log's own metadata: directions by metric, which Inspect has no place for."""
 _HEADER, _START = "header.json", "_journal/start.json"
 _SAMPLES = "samples/"
 _SHELL = "/sample.json"
 _REFERENCE = "attachment://"
+_DIGITS, _MAX_SETTING = 12, 100_000
 _TOLD = frozenset(str(outcome) for outcome in OUTCOMES if outcome not in MISSING)
 _GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 _WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
@@ -37,8 +40,9 @@ _ACCURACIES = frozenset({"accuracy", "pass_at"})
 
 
 def _sniff(seen: Sighting) -> bool:
-    if seen.is_dir:
-        return any(True for _ in seen.path.rglob("*.eval"))
+    if seen.is_dir:  # a folder that lm-eval wrote to as well is refused by its reader
+        of_lm_eval = any(True for pattern in ("samples_*.jsonl", "results_*.json") for _ in seen.path.rglob(pattern))
+        return not of_lm_eval and any(True for _ in seen.path.rglob("*.eval"))
     if seen.zip_names:
         return _HEADER in seen.zip_names or _START in seen.zip_names
     return seen.path.suffix == ".json" and b'"eval"' in seen.head and b'"version"' in seen.head and b'"status"' in seen.head
@@ -83,6 +87,18 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _is_data(value: object) -> bool:
+    """Whether a setting can be written down: no NaN, no depth that nobody reads."""
+    try:
+        return len(canonical_json(value)) < _MAX_SETTING
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
 def _opened(path: Path) -> _Log:
     if zipfile.is_zipfile(path):
         with archive_of(path) as archive:
@@ -119,11 +135,12 @@ def _of_zip(path: Path) -> Iterator[tuple[Mapping[str, Any], Callable[[str], str
 def _by_number(path: Path, archive: zipfile.ZipFile, place: str, names: list[str]) -> Callable[[str], str]:
     """Attachments of a large sample: pieces of a list, each named by the index of its first entry."""
     folder = f"{place}/attachments/"
-    starts = sorted(int(stem) for n in names if n.startswith(folder) and (stem := n[len(folder) : -len(".json")]).isdecimal())
+    stems = [n[len(folder) : -len(".json")] for n in names if n.startswith(folder)]
+    starts = sorted(int(stem) for stem in stems if stem.isdecimal() and len(stem) < _DIGITS and stem == str(int(stem)))
     pieces: dict[int, Any] = {}
 
     def find(name: str) -> str:
-        at = bisect_right(starts, int(name)) - 1 if name.isdecimal() else -1
+        at = bisect_right(starts, int(name)) - 1 if name.isdecimal() and len(name) < _DIGITS else -1
         if at < 0:
             return _REFERENCE + name
         start = starts[at]
@@ -151,11 +168,11 @@ def _read_header(log: _Log, facts: LogFacts) -> None:
             "config": about.get("config"),
             "generate": about.get("model_generate_config"),
             "packages": about.get("packages"),
-            "plan": [str(_mapping(step).get("solver")) for step in _mapping(log.header.get("plan")).get("steps") or ()],
+            "plan": [str(_mapping(step).get("solver")) for step in _listed(_mapping(log.header.get("plan")).get("steps"))],
         }.items()
-        if value not in (None, {}, [])
+        if value not in (None, {}, []) and _is_data(value)
     }
-    facts.settings.setdefault("model", about.get("model"))
+    facts.settings.setdefault("model", label_text(about.get("model")) if isinstance(about.get("model"), str) else None)
     status = log.header.get("status")
     if status not in (None, "success"):
         facts.note(f"{log.task}: the log says that its run ended with status {status!r}; what it has is compared")
@@ -164,19 +181,21 @@ def _read_header(log: _Log, facts: LogFacts) -> None:
     for name, metrics in _scorers(log).items():
         if metrics & _ACCURACIES:
             facts.higher_is_better[log.task, name] = True
+    for name, higher in _mapping(_mapping(about.get("metadata")).get(DIRECTIONS)).items():
+        if isinstance(higher, bool):
+            facts.higher_is_better[log.task, str(name)] = higher
 
 
 def _scorers(log: _Log) -> dict[str, set[str]]:
     """The scorers of a log with their metrics' names, by what its results or its plan say."""
     found: dict[str, set[str]] = {}
-    for score in _mapping(log.header.get("results")).get("scores") or ():
+    for score in _listed(_mapping(log.header.get("results")).get("scores")):
         one = _mapping(score)
         found.setdefault(str(one.get("name")), set()).update(map(str, _mapping(one.get("metrics"))))
-    for scorer in log.about.get("scorers") or ():
+    for scorer in _listed(log.about.get("scorers")):
         one = _mapping(scorer)
-        metrics = one.get("metrics")
-        listed = metrics if isinstance(metrics, list) else []
-        found.setdefault(str(one.get("name")), set()).update(str(_mapping(m).get("name", "")).rpartition("/")[2] for m in listed)
+        names = (str(_mapping(m).get("name", "")).rpartition("/")[2] for m in _listed(one.get("metrics")))
+        found.setdefault(str(one.get("name")), set()).update(names)
     return found
 
 
@@ -200,7 +219,7 @@ def _row(
     if "id" not in sample:
         raise LogError(f"{log.where}: a sample has no id; Inspect gives every sample one")
     epoch = sample.get("epoch", 1)
-    if not isinstance(epoch, int) or epoch < 1:
+    if not isinstance(epoch, int) or not 1 <= epoch <= MAX_TRIAL:
         raise LogError(f"{log.where}: sample {printable(str(sample['id']))} has epoch {printable(repr(epoch))[:40]}; epochs count from 1")
     question = _input(sample.get("input"), attachment)
     target = _target(sample.get("target"))
@@ -210,16 +229,26 @@ def _row(
     return LogRow(
         task=log.task,
         item=label_text(sample["id"]),
-        content=item_content(question, choices if isinstance(choices, list) else None, target),
+        content=item_content(question, [str(c) for c in choices] if isinstance(choices, list) else None, target),
         scores=_scores(log.task, sample, scorers, facts),
         trial=epoch - 1,
         question=question,
         target=target,
         answer=_answer(sample, attachment),
         prompt=_prompt(sample, attachment),
-        cluster=label_text(metadata.get(want.cluster)) if want.cluster else None,
+        cluster=_cluster(log, metadata, want, facts),
         by=label_text(metadata.get(want.by)) if want.by else None,
     )
+
+
+def _cluster(log: _Log, metadata: Mapping[str, Any], want: Want, facts: LogFacts) -> str | None:
+    """The source asked for; in a log that this package wrote also the one it was compared by."""
+    if want.cluster:
+        return label_text(metadata.get(want.cluster))
+    if "aligntax" not in _mapping(log.about.get("metadata")) or "cluster" not in metadata:
+        return None
+    facts.auto_cluster = "cluster"
+    return label_text(metadata["cluster"])
 
 
 def _text(content: object, attachment: Callable[[str], str]) -> str:
@@ -291,7 +320,8 @@ def _scores(task: str, sample: Mapping[str, Any], scorers: Mapping[str, set[str]
             key = f"{name}/{part}" if part else str(name)
             if key not in found and (made := _value(number, ending, answer)) is not None:
                 told = _mapping(one.get("metadata")).get(OUTCOME)
-                found[key] = replace(made, outcome=Outcome(told)) if told in _TOLD and made.value is not None else made
+                known = isinstance(told, str) and told in _TOLD and made.value is not None
+                found[key] = replace(made, outcome=Outcome(str(told))) if known else made
                 if part and (task, str(name)) in facts.higher_is_better:
                     facts.higher_is_better.setdefault((task, key), True)
             elif key not in found:
@@ -305,7 +335,10 @@ def _value(value: object, ending: Outcome, answer: object) -> Value | None:
     extracted = answer if isinstance(answer, str) else None
     number: float | None = None
     if isinstance(value, bool | int | float):
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
         if not isfinite(number):
             return Value(None, Outcome.FAILED, extracted)
     elif isinstance(value, str):

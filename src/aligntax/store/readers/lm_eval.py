@@ -48,6 +48,8 @@ def _sniff(seen: Sighting) -> bool:
 @reader("lm-eval", _sniff)
 def lm_eval(path: Path, want: Want) -> LogSource:
     """Every samples file at or below ``path``, with the facts of the results files beside them."""
+    if path.is_dir() and any(True for _ in path.rglob("*.eval")):
+        raise LogError(f"{shown(path)} holds lm-eval's and Inspect's logs; keep one run per folder, or name one of the files")
     samples, results = _files(path)
     facts = LogFacts()
     for file in results:

@@ -6,11 +6,12 @@ Requests have no identity in these files (no prompt, no id), so nothing is paire
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import isfinite, sqrt
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
 from aligntax.core.errors import LogError
+from aligntax.core.samples import MAX_SCORE
 from aligntax.core.words import printable
 from aligntax.store.jsonio import load_json, shown
 from aligntax.store.logs import LogFacts, LogSource, Sighting, Summary, Want, reader
@@ -45,17 +46,16 @@ def vllm_bench(path: Path, want: Want) -> LogSource:
     if not isinstance(data, dict):
         raise LogError(f"{shown(path)} is no result of vllm bench: an object was expected")
     completed = data.get("completed")
-    n = completed if isinstance(completed, int) and completed > 0 else None
+    n = completed if isinstance(completed, int) and 0 < completed < 2**63 else None
     found = []
     for short, name in _VLLM.items():
         mean, spread = _real(data.get(f"mean_{short}_ms")), _real(data.get(f"std_{short}_ms"))
         if mean is not None:
-            se = None if spread is None or n is None else spread / 1000 / sqrt(n)
+            se = None if spread is None or spread < 0 or n is None else spread / 1000 / sqrt(n)
             found.append(Summary("serving", name, mean / 1000, se, n))
     found += [Summary("serving", name, value) for key, name in _VLLM_RATES.items() if (value := _real(data.get(key))) is not None]
-    settings = {
-        k: data[k] for k in ("date", "backend", "model_id", "num_prompts", "request_rate", "max_concurrency", "completed") if k in data
-    }
+    keys = ("date", "backend", "model_id", "num_prompts", "request_rate", "max_concurrency", "completed")
+    settings = {key: str(data[key])[:100] for key in keys if data.get(key) is not None}
     return _source("vllm-bench", path, found, {"harness": "vllm bench serve", **settings})
 
 
@@ -81,9 +81,13 @@ def guidellm(path: Path, want: Want) -> LogSource:
     del want
     data = _mapping(load_json(path))
     found: list[Summary] = []
+    seen: set[str] = set()
     for number, benchmark in enumerate(data.get("benchmarks") or (), 1):
-        found += _guide_summaries(_strategy(_mapping(benchmark), number), _mapping(_mapping(benchmark).get("metrics")))
-    return _source("guidellm", path, found, {"harness": "GuideLLM", "args": data.get("args")})
+        task = _strategy(_mapping(benchmark), number)
+        task = f"{task} ({number})" if task in seen else task
+        seen.add(task)
+        found += _guide_summaries(task, _mapping(_mapping(benchmark).get("metrics")))
+    return _source("guidellm", path, found, {"harness": "GuideLLM"})
 
 
 def _strategy(benchmark: Mapping[str, Any], number: int) -> str:
@@ -102,8 +106,8 @@ def _guide_summaries(task: str, metrics: Mapping[str, Any]) -> Iterator[Summary]
         mean, spread, count = _real(one.get("mean")), _real(one.get("std_dev")), one.get("count")
         if mean is None:
             continue
-        n = count if isinstance(count, int) and count > 0 and name in _OF_REQUESTS else None
-        se = None if spread is None or n is None else factor * spread / sqrt(n)
+        n = count if isinstance(count, int) and 0 < count < 2**63 and name in _OF_REQUESTS else None
+        se = None if spread is None or spread < 0 or n is None else factor * spread / sqrt(n)
         yield Summary(task, name, factor * mean, se, n)
 
 
@@ -120,4 +124,6 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _real(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_SCORE:
+        return None
+    return float(value)

@@ -12,7 +12,7 @@ from typing import Any
 from aligntax.core.errors import LogError
 from aligntax.core.ids import item_content
 from aligntax.core.items import Value
-from aligntax.core.words import printable
+from aligntax.core.words import label_text, printable
 from aligntax.store.jsonio import json_rows, opened, shown
 from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, Want, reader
 
@@ -61,6 +61,6 @@ def _row(task: str, row: dict[str, Any], model: str, want: Want, where: str) -> 
         question=question,
         target=target,
         answer=str(one["solution"]),
-        cluster=None if want.cluster is None else str(row.get(want.cluster)),
-        by=None if want.by is None else str(row.get(want.by)),
+        cluster=label_text(row.get(want.cluster)) if want.cluster else None,
+        by=label_text(row.get(want.by)) if want.by else None,
     )

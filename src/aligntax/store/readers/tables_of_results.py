@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 from aligntax.core.errors import LogError
@@ -23,7 +24,9 @@ _ARM = ("model", "start_model", "method", "size", "stage")
 _CONDITION = ("prompt",)
 _AVERAGES = re.compile(r"(?i)^(avg|average|mean|overall)\b|_avg$|\bavg\b")
 # Columns of leaderboards that measure nothing.
-_NOT_MEASURED = frozenset({"parameters", "params", "#params", "#params (b)", "url", "type", "license", "date", "rank", "likes", "kind"})
+_NOT_MEASURED = re.compile(
+    r"(?i)param|^url$|^type$|licen[cs]e|\bdate\b|^rank$|like|^kind$|\bhub\b|co2|co₂|\bcost\b|generation|precision|architecture|^flagged$|^merged$"
+)
 _TABLE_HEAD = re.compile(r"^\s*\|\s*(Tasks?|Groups?)\s*\|", re.M)
 
 
@@ -65,23 +68,38 @@ def _markdown_rows(text: str) -> Iterator[tuple[int, Summary]]:
         if not line.strip().startswith("|"):
             columns = []
             continue
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if not columns:
-            columns, task = [cell.lower() for cell in cells], ""
-            continue
-        if all(set(cell) <= set("-: ") for cell in cells) or len(cells) != len(columns):
-            continue
-        row = dict(zip(columns, cells, strict=True))
-        task = row.get("tasks") or row.get("task") or row.get("groups") or task
-        name, value = row.get("metric", ""), row.get("value", "")
-        if not (task and name and _number(value) is not None):
-            continue
-        filter_ = row.get("filter")
-        metric = f"{name},{filter_}" if filter_ else name
-        yield number, Summary(task.lstrip("- "), metric, float(value), _number(row.get("stderr", "")))
+        text_ = line.strip().removesuffix("```").strip()
+        for part in [text_] if not columns else _rows_of(text_, len(columns)):
+            cells = [cell.strip() for cell in part.removeprefix("|").removesuffix("|").split("|")]
+            if not columns:
+                columns, task = [cell.lower() for cell in cells], ""
+                continue
+            if all(set(cell) <= set("-: ") for cell in cells):
+                continue
+            if len(cells) != len(columns):
+                task = ""  # whose the next row without a name is cannot be known
+                continue
+            row = dict(zip(columns, cells, strict=True))
+            task = row.get("tasks") or row.get("task") or row.get("groups") or task
+            name, value = row.get("metric", ""), row.get("value", "")
+            if not (task and name and _number(value) is not None):
+                continue
+            filter_ = row.get("filter")
+            metric = f"{name},{filter_}" if filter_ else name
+            yield number, Summary(task.lstrip("- "), metric, float(value), _number(row.get("stderr", "")))
+
+
+def _rows_of(line: str, columns: int) -> list[str]:
+    """The rows of a line: some files have lost line ends between them, so that a row's last bar stands beside the next one's first."""
+    cells = line.removeprefix("|").removesuffix("|").split("|")
+    if len(cells) <= columns or (len(cells) + 1) % (columns + 1):
+        return [line]
+    return ["|".join(cells[at : at + columns]) for at in range(0, len(cells), columns + 1)]
 
 
 def _number(text: str) -> float | None:
+    if len(text) > 40:
+        return None
     try:
         found = float(text)
     except ValueError:
@@ -96,16 +114,20 @@ def _columns(seen: Sighting) -> list[str]:
     if seen.is_dir or seen.zip_names or seen.path.suffix.lower() != ".csv":
         return []
     first = seen.head.decode("utf-8-sig", "replace").split("\n", 1)[0].strip()
-    return [name.strip() for name in next(csv.reader([first]), [])]
+    try:
+        return [name.strip() for name in next(csv.reader([first]), [])]
+    except csv.Error:
+        return []
 
 
 def _is_long(columns: Sequence[str]) -> bool:
-    return "value" in columns and any(c in columns for c in _BENCHMARK) and any(c in columns for c in _ARM) and "item" not in columns
+    ours = "value" in columns and any(c in columns for c in _BENCHMARK) and any(c in columns for c in _ARM)
+    return ours and not {"item", "score", "id", "question"} & set(columns)
 
 
 def _is_wide(columns: Sequence[str]) -> bool:
     lowered = [c.lower() for c in columns]
-    others = [c for c in lowered if c not in _NOT_MEASURED and c not in _ARM]
+    others = [c for c in lowered if not _NOT_MEASURED.search(c) and c not in _ARM]
     return bool(lowered) and lowered[0] in _ARM and len(others) >= 2 and not {"item", "score", "value"} & set(lowered)
 
 
@@ -164,8 +186,10 @@ def long_table(path: Path, want: Want) -> LogSource:
 def wide_table(path: Path, want: Want) -> LogSource:
     """One row of a leaderboard: every column of numbers is a benchmark, averages are left out."""
     name, _, which = (want.part or "").rpartition("~")
-    numbered = name and which.isdecimal() and int(which) > 0
-    rows = _chosen(path, _table(path), name if numbered else want.part)
+    table = _table(path)
+    literal = any(_named(row) == want.part for row in table)
+    numbered = bool(name) and not literal and which.isdecimal() and len(which) < 9 and int(which) > 0
+    rows = _chosen(path, table, name if numbered else want.part)
     if numbered:
         rows = rows[int(which) - 1 : int(which)]
     if not rows or any(row != rows[0] for row in rows):
@@ -175,7 +199,7 @@ def wide_table(path: Path, want: Want) -> LogSource:
     found = []
     for name, text in rows[0].items():
         value = _number(text)
-        if value is None or name.lower() in _NOT_MEASURED or name.lower() in _ARM:
+        if value is None or _NOT_MEASURED.search(name) or name.lower() in _ARM:
             continue
         if is_average(name):
             facts.note(f"{name} is left out: an average of other columns")
@@ -211,7 +235,8 @@ class Cell:
 
     @property
     def unit(self) -> float:
-        return 10.0 ** -len(self.text.partition(".")[2])
+        exponent = Decimal(self.text).as_tuple().exponent
+        return 10.0**exponent if isinstance(exponent, int) else 1.0
 
 
 @dataclass
@@ -277,13 +302,14 @@ def _whole_wide(rows: Sequence[dict[str, str]]) -> Table:
     for row in rows:
         arm = _named(row)
         name = next((f"{arm}~{n}" for n in range(2, len(rows) + 2) if f"{arm}~{n}" not in table.cells), arm) if arm in table.cells else arm
-        numbers = {k: Cell(v) for k, v in row.items() if _number(v) is not None and k.lower() not in (*_NOT_MEASURED, *_ARM)}
+        numbers = {k: Cell(v) for k, v in row.items() if _number(v) is not None and not _NOT_MEASURED.search(k) and k.lower() not in _ARM}
         table.cells[name] = {k: cell for k, cell in numbers.items() if not is_average(k)}
         table.printed[name] = {k: cell for k, cell in numbers.items() if is_average(k)}
         # An average may stand in the middle: what comes after it is no part of it.
         order = list(numbers)
-        before = [order[:at] for at, k in enumerate(order) if is_average(k) and at]
-        table.other_means[name] = [{k: numbers[k] for k in some if not is_average(k)} for some in before]
+        ends = [at for at, k in enumerate(order) if is_average(k)]
+        runs = [order[start:at] for at in ends for start in (0, *(end + 1 for end in ends if end < at))]
+        table.other_means[name] = [{k: numbers[k] for k in some if not is_average(k)} for some in runs]
     return table
 
 
