@@ -159,3 +159,8 @@ def test_logs_beside_a_table_are_audited_too(tmp_path: Path) -> None:
     log(tmp_path / "run", [1, 0, None] * 20)
     table(tmp_path / "run" / "t.csv", [*(f"m,s,,b{k},{k}" for k in range(4)), "m,s,,Avg,9"])
     assert {f.what for f in audit([tmp_path / "run"])} >= {MEAN, "missing scores"}
+
+
+def test_a_refusal_is_no_missing_score(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"item": 1, "score": 1, "outcome": "scored"}\n{"item": 2, "score": null, "outcome": "refused"}\n')
+    assert audit([tmp_path / "a.jsonl"]) == []

@@ -215,7 +215,9 @@ def test_outputs_of_another_size_are_compared_by_samples(folders: dict[str, Path
     larger.tokenizer.save_pretrained(tmp_path)
     with measured([("one", str(folders["one"]), None), ("two", str(tmp_path), "one")], tasks=("lab/addition",)) as found:
         metrics = {e.metric for e in found.ledger if e.kind == "divergence"}
+        notes = found.provenance["arms"]["one"]["left_out"]
     assert metrics == {K1, K3, BOUND}
+    assert any("divergence from samples, not over the vocabulary" in note for note in notes)
 
 
 def test_nothing_depends_on_batches(folders: dict[str, Path]) -> None:

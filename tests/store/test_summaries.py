@@ -242,3 +242,18 @@ def test_a_damaged_header_of_a_table_is_one_sentence(tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         with pytest.raises(InputError):
             aligntax.diff(tmp_path / name, tmp_path / name)
+
+
+def test_answers_that_nobody_could_read_count_as_they_do_in_pairs(tmp_path: Path) -> None:
+    """Refused, unparsed and cut answers without a score are wrong answers; failed ones are missing. An error that is no number is none."""
+    outcomes = ["scored"] * 60 + ["refused"] * 10 + ["unparsed"] * 10 + ["truncated"] * 10 + ["failed"] * 10
+    rows = [f"t,acc,{k},{1 if o == 'scored' else ''},{o}" for k, o in enumerate(outcomes)]
+    (tmp_path / "a.csv").write_text("task,metric,item,score,outcome\n" + "\n".join(rows) + "\n")
+    other = results(
+        tmp_path / "results_1.json", {"t": {"acc": 0.5, "acc_stderr": float("nan")}}, **{"n-samples": {"t": {"effective": 100}}}
+    )
+    entry = aligntax.diff(tmp_path / "a.csv", other)[0]
+    paired = aligntax.diff(tmp_path / "a.csv", tmp_path / "a.csv")[0]
+    assert entry.baseline_value == paired.baseline_value == pytest.approx(60 / 90)
+    assert entry.details["n_baseline"] == paired.n == 90
+    assert "se_candidate" not in entry.details

@@ -299,17 +299,15 @@ def audit(
 
       aligntax audit card.csv leaderboard.csv
     """
-    from aligntax.flow.audit import as_rows
     from aligntax.flow.audit import audit as find
 
     found = find(paths)
     if json:
+        from dataclasses import asdict
         from json import dumps
 
-        from aligntax.core.words import safe_json
-
-        for row in as_rows(found):
-            typer.echo(safe_json(dumps(row, ensure_ascii=False)))
+        for one in found:
+            typer.echo(dumps(asdict(one)))
     else:
         _print_findings(found)
     if strict and any(one.what != "left out" for one in found):

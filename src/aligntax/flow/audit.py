@@ -5,7 +5,7 @@ Tables are held against themselves (averages, rows that are another model's, cel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +13,7 @@ from statistics import median
 
 from aligntax.core.errors import InputError
 from aligntax.core.ledger import AVERAGES
+from aligntax.core.samples import CODE, MISSING, OUTCOMES
 from aligntax.core.study import Analysis
 from aligntax.core.words import number, printable
 from aligntax.flow.diff import ArmSource, diff_logs
@@ -23,6 +24,7 @@ from aligntax.store.rows import Rows
 _ROUNDING = 0.6
 """An average may be off by so many units of its last printed digit, or by half of its cells' on the mean: all of them were rounded."""
 _CUT = 1.1
+_MISSING = tuple(CODE[outcome] for outcome in OUTCOMES if outcome in MISSING)
 _FEW = 3  # cells below which a row says too little to be recognised
 _FAR, _LARGE = 6.0, 10.0  # robust standard deviations, and points, of a cell that is far off its siblings
 
@@ -192,7 +194,7 @@ def _repeated(where: str, rows: Rows, number_: int) -> Iterator[Finding]:
 
 def _failures(where: str, rows: Rows, number_: int) -> Iterator[Finding]:
     found = rows.con.execute(
-        f"SELECT task, metric, count(*), count(*) FILTER (value IS NULL) FROM joined_{number_} GROUP BY task, metric ORDER BY task, metric"
+        f"SELECT task, metric, count(*), count(*) FILTER (outcome IN {_MISSING}) FROM joined_{number_} GROUP BY task, metric ORDER BY task, metric"
     ).fetchall()
     for task, metric, n, missing in found:
         if missing:
@@ -223,8 +225,3 @@ def _together(first: Path, second: Path) -> Iterator[Finding]:
         names = list(dict.fromkeys(tasks))
         told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         yield Finding(where, "not asked alike", f"{printable(told)}: {check}")
-
-
-def as_rows(findings: Sequence[Finding]) -> list[Mapping[str, str]]:
-    """Findings for JSON."""
-    return [{"where": f.where, "what": f.what, "said": f.said} for f in findings]

@@ -21,7 +21,7 @@ from aligntax.flow.compare import MetricTable, PairNotes, StudyNotes, compare
 from aligntax.flow.judge import MetricFacts
 from aligntax.flow.scores import BoolArray, difference, item_scores
 from aligntax.flow.split import with_splits
-from aligntax.flow.summaries import as_fractions, compare_summaries, nothing_paired, summarised
+from aligntax.flow.summaries import compare_summaries, nothing_paired, summarised
 from aligntax.store.logs import LogFacts, Summary, Want, open_log
 from aligntax.store.rows import Flip, Items, MetricRows, Rows
 
@@ -226,7 +226,7 @@ def diff_logs(arms: Sequence[ArmSource], analysis: Analysis, want: Want, progres
             source = open_log(arm.path, want)
             if source.summaries is not None:
                 rows.add_summaries(arm.name, arm.path, source)
-                summaries[arm.name] = as_fractions(source.summaries)
+                summaries[arm.name] = source.summaries
                 continue
             rows.add(arm.name, arm.path, source, want, lambda n, name=arm.name: say(f"reading {name}", n))  # type: ignore[misc]
         study = Study(

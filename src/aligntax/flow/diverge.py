@@ -129,11 +129,6 @@ def _tokens(ask: Ask) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
     return ask.prompt.tokens, ask.tokens if isinstance(ask, ScoreAsk) else ()
 
 
-def without_vocabulary(pair: Pair) -> Pair:
-    """The pair compared by samples, where the sizes of vocabularies turned out to differ."""
-    return replace(pair, way=Way.SAMPLED)
-
-
 def along(pair: Pair, answers: Answers, tell: Tell) -> list[Along]:
     """Every answer of the candidate with the sums along it; what is known already is not asked or computed again.
 

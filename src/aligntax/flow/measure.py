@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -20,7 +20,7 @@ from aligntax.core.words import printable
 from aligntax.flow.apart import divergence_entries
 from aligntax.flow.collect import ArmPlan, Tell, collect, model_key, plan_arm, rows
 from aligntax.flow.diff import Comparison, compare_rows
-from aligntax.flow.diverge import Pair, Way, along, comparable, without_vocabulary
+from aligntax.flow.diverge import Pair, Way, along, comparable
 from aligntax.models.asks import Model
 from aligntax.models.references import Reference, open_model, parse
 from aligntax.store.answers import Answers
@@ -342,7 +342,7 @@ def _divergences(plan: Plan, answers: Answers, found: Mapping[str, Mapping[str, 
     out: list[Entry] = []
     for at, pair in enumerate(pairs):
         try:
-            out += _diverged(pair, answers, plan.study.analysis, how[pair.candidate.name], tell)
+            out += _diverged(pair, answers, plan.study.analysis, how[pair.candidate.name], tell, notes)
         except (FloatingPointError, InputError) as error:
             notes.append(f"{pair.baseline.name} -> {pair.candidate.name}: no divergence, {error}")
         later = {id(m) for other in pairs[at + 1 :] for m in (other.baseline.model, other.candidate.model)}
@@ -352,14 +352,15 @@ def _divergences(plan: Plan, answers: Answers, found: Mapping[str, Mapping[str, 
     return out, notes
 
 
-def _diverged(pair: Pair, answers: Answers, analysis: Analysis, how: Elicitation | None, tell: Tell) -> list[Entry]:
-    """Entries of one pair; by samples where models that share a tokenizer have outputs of different sizes."""
+def _diverged(pair: Pair, answers: Answers, analysis: Analysis, how: Elicitation | None, tell: Tell, notes: list[str]) -> list[Entry]:
+    """Entries of one pair; by samples, with a note, where models that share a tokenizer have outputs of different sizes."""
     try:
         return divergence_entries(pair, along(pair, answers, tell), analysis, how)
-    except InputError:
+    except InputError as error:
         if pair.way is not Way.WHOLE:
             raise
-    pair = without_vocabulary(pair)
+        notes.append(f"{pair.baseline.name} -> {pair.candidate.name}: divergence from samples, not over the vocabulary: {error}")
+    pair = replace(pair, way=Way.SAMPLED)
     return divergence_entries(pair, along(pair, answers, tell), analysis, how)
 
 

@@ -7,7 +7,7 @@ nor a standard error is known there is no interval, and no verdict.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,6 +29,8 @@ UNPAIRED = (
 )
 NO_SIZE = "neither the number of items nor a standard error is known: no interval"
 _MISSING = (CODE[Outcome.FAILED], CODE[Outcome.ABSENT])
+_UNPARSED = CODE[Outcome.UNPARSED]
+_INCORRECT = tuple(CODE[o] for o in (Outcome.REFUSED, Outcome.UNPARSED, Outcome.TRUNCATED))
 
 Facts = Mapping[tuple[str, str], MetricFacts]
 
@@ -41,10 +43,14 @@ class _Pair:
 
 
 def summarised(rows: Rows, number: int) -> list[Summary]:
-    """An arm's samples as summaries: means over items with their standard errors, unreadable answers counting as they were scored."""
+    """An arm's samples as summaries: means over items with their standard errors. As where items are paired (``flow.scores``), refused, unparsed
+    and truncated answers without a score count as 0 in an accuracy, and unparsed ones never as more.
+    """
+    accuracy = f"(SELECT task, metric, min(value) >= 0 AND max(value) <= 1 AS strict FROM joined_{number} GROUP BY task, metric)"
+    value = f"CASE WHEN strict AND (outcome = {_UNPARSED} OR value IS NULL AND outcome IN {_INCORRECT}) THEN 0 ELSE value END"
     items = (
-        f"(SELECT task, metric, item, content, any_value(cluster) AS cluster, avg(value) AS m FROM joined_{number} "
-        f"WHERE value IS NOT NULL AND outcome NOT IN {_MISSING} GROUP BY task, metric, item, content)"
+        f"(SELECT task, metric, item, content, any_value(cluster) AS cluster, avg({value}) AS m FROM joined_{number} "
+        f"JOIN {accuracy} USING (task, metric) WHERE outcome NOT IN {_MISSING} GROUP BY task, metric, item, content HAVING m IS NOT NULL)"
     )
     found = rows.con.execute(
         f"SELECT task, metric, avg(m), stddev_samp(m) / sqrt(count(*)), count(*), bool_and(cluster IS NOT NULL) FROM {items} "
@@ -163,8 +169,3 @@ def nothing_paired() -> Items:
     """The items of a comparison without any."""
     none = np.zeros(0, dtype=np.int64)
     return Items(none, none, none, (), 0, ())
-
-
-def as_fractions(summaries: Sequence[Summary]) -> list[Summary]:
-    """Percentages as fractions, where a source says that it gives percentages."""
-    return [replace(s, value=s.value / 100, se=None if s.se is None else s.se / 100, percent=False) if s.percent else s for s in summaries]

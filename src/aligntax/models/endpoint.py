@@ -1012,7 +1012,7 @@ def _stands(token: str, whole: str, at: int) -> bool:
 
 def _rows(values: list[Any], tops: list[Any], alternatives: bool = False) -> Scored:
     logprobs, greedy = [], []
-    told: list[Mapping[int, float] | None] = []
+    told: list[Mapping[int, float]] = []
     for value, top in zip(values, tops, strict=True):
         found = _logprob(value)
         if not isinstance(top, dict) or not top:
@@ -1021,10 +1021,9 @@ def _rows(values: list[Any], tops: list[Any], alternatives: bool = False) -> Sco
         others = {str(token): _logprob(p) for token, p in top.items()}
         greedy.append(found >= max(others.values()))
         # Only by id: a spelling may be that of several tokens, of half a character for one.
-        ids = {int(token.removeprefix(_ID)): p for token, p in others.items() if re.fullmatch(rf"{_ID}\d{{1,9}}", token)}
-        told.append(ids if alternatives and len(ids) == len(others) else None)
-    tops = [ids for ids in told if ids is not None]
-    return Scored(tuple(logprobs), tuple(greedy), tuple(tops) if len(tops) == len(told) else ())
+        if alternatives and all(re.fullmatch(rf"{_ID}\d{{1,9}}", token) for token in others):
+            told.append({int(token.removeprefix(_ID)): p for token, p in others.items()})
+    return Scored(tuple(logprobs), tuple(greedy), tuple(told) if len(told) == len(logprobs) else ())
 
 
 def _logprob(value: Any) -> float:

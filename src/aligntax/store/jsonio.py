@@ -76,7 +76,7 @@ def _said(path: Path) -> Iterator[None]:
         ) from None
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise LogError(f"{shown(path)} is a damaged zip file ({error}); fetch it again") from None
-    except (OSError, NotImplementedError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         if isinstance(error, RecursionError):
             raise LogError(f"{shown(path)} nests too deeply to be an evaluation log") from None
         raise LogError(f"{shown(path)} cannot be read: {printable(str(error))}") from None

@@ -98,8 +98,7 @@ class LogFacts:
 class Summary:
     """One number of a log without samples: the value of a metric on a task.
 
-    ``se`` is its standard error and ``n`` its items, None where nobody says; ``sources``: from how many clusters the error was computed;
-    ``percent``: value and error are percentages of a fraction.
+    ``se`` is its standard error and ``n`` its items, None where nobody says; ``sources``: from how many clusters the error was computed.
     """
 
     task: str
@@ -108,7 +107,6 @@ class Summary:
     se: float | None = None
     n: int | None = None
     sources: int | None = None
-    percent: bool = False
 
 
 @dataclass

@@ -134,7 +134,8 @@ def _summaries(path: Path, results: list[Path], facts: LogFacts) -> list[Summary
                 if not _is_number(value) or isinstance(value, bool) or "_stderr" in name or name in ("alias", "samples", "sample_len"):
                     continue
                 told = _mapping(metrics).get(f"{name}_stderr{comma}{filter_}")
-                error = float(told) if isinstance(told, int | float) and not isinstance(told, bool) else None
+                # "N/A", NaN and the like are no errors.
+                error = float(told) if isinstance(told, int | float) and not isinstance(told, bool) and 0 <= told <= MAX_SCORE else None
                 one = Summary(
                     str(task), key, _finite(value, key, shown(file)), error,
                     n if isinstance(n, int) and n > 0 else None,
