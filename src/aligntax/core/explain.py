@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from aligntax.core.ledger import AVERAGES, Entry, Ledger
 from aligntax.core.words import (
@@ -15,6 +15,7 @@ from aligntax.core.words import (
     percent,
     printable,
     size_text,
+    value_text,
 )
 
 
@@ -127,18 +128,31 @@ def main_entries(ledger: Ledger) -> list[Entry]:
 
 
 def summary(entries: Iterable[Entry], baseline: str, candidate: str) -> str:
-    """One sentence for a whole comparison: how many entries of each verdict, and the largest established cost."""
+    """One sentence for a whole comparison: on how many tasks which verdict, and the largest established loss and gain."""
     judged = [e for e in entries if e.pair == (baseline, candidate) and e.verdict is not None and e.task not in AVERAGES]
     if not judged:
         return f"Nothing was judged between {printable(baseline)} and {printable(candidate)}."
+    said = {
+        "tax": "worse on {n} (tax{largest})",
+        "gain": "better on {n} (gain{largest})",
+        "no_tax": "on {n} a loss that matters is ruled out (no tax)",
+        "undetermined": "on {n} neither is settled (undetermined)",
+    }
     parts = []
-    for name in ("tax", "gain", "no_tax", "undetermined"):
+    for name, words in said.items():
         found = [e for e in judged if e.verdict == name]
         if found:
-            parts.append(f"{VERDICT_WORDS[name]} on {len(found)}")
-    text = f"From {printable(baseline)} to {printable(candidate)}, of {len(judged)} {'comparison' if len(judged) == 1 else 'comparisons'}: {', '.join(parts)}."
-    taxed = [e for e in judged if e.verdict == "tax" and e.cost is not None and e.unit == "fraction"]
-    if taxed:
-        worst = max(taxed, key=lambda e: e.cost or 0.0)
-        text += f" The largest established cost is {printable(worst.task)}: {change_number(worst.change or 0.0, worst.unit, error_of(worst))} {change_unit(worst.unit)}."
-    return text
+            parts.append(words.format(n=len(found), largest=_largest(found)))
+    many = "1 comparison" if len(judged) == 1 else f"{len(judged)} comparisons"
+    return f"{printable(candidate)} against {printable(baseline)}, {many}: {'; '.join(parts)}."
+
+
+def _largest(entries: Sequence[Entry]) -> str:
+    """The largest change among established ones; fractions are comparable with each other, other units only in their margins."""
+    sizes = [(e.unit == "fraction", abs(e.change or 0.0) / (1.0 if e.unit == "fraction" else e.margin or float("inf"))) for e in entries]
+    entry = entries[max(range(len(entries)), key=lambda i: sizes[i])]
+    error = error_of(entry)
+    change = f"{change_number(entry.change or 0.0, entry.unit, error)} {change_unit(entry.unit)}"
+    values = [value_text(x, entry.unit, error) for x in (entry.baseline_value, entry.candidate_value)]
+    most = "" if len(entries) == 1 else "most on "
+    return f": {most}{printable(entry.task)}, {change}, from {values[0]} to {values[1]}"

@@ -1,12 +1,16 @@
-"""Forest plots: Altair specifications, drawn to SVG by vl-convert without a browser or a network."""
+"""Plots: Altair specifications, drawn to SVG by vl-convert without a browser or a network.
+
+Colours are custom properties of the page that shows them (``var(--tax)``), so that one drawing serves light, dark and print.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
+from aligntax.core.explain import is_subgroup
 from aligntax.core.words import VERDICT_WORDS, change_unit, cut, is_fraction, printable
 
 if TYPE_CHECKING:
@@ -14,12 +18,45 @@ if TYPE_CHECKING:
 
     from aligntax.core.ledger import Entry
 
-# Okabe and Ito's palette, told apart with any colour vision; shapes say the same once more.
-COLOURS = {"tax": "#d55e00", "gain": "#0072b2", "no tax": "#009e73", "undetermined": "#6b6b6b", "-": "#6b6b6b"}
-_SHAPES = {"tax": "triangle-down", "gain": "triangle-up", "no tax": "circle", "undetermined": "diamond", "-": "diamond"}
+Form = Literal["forest", "waterfall", "scatter", "effects"]
+# Names of the page's colours (Okabe and Ito's palette, told apart with any colour vision); shapes say the same once more.
+COLOURS = {
+    "tax": "var(--tax)", "gain": "var(--gain)", "no tax": "var(--no-tax)", "undetermined": "var(--undetermined)", "-": "var(--undetermined)",
+    "weights": "var(--gain)", "template": "var(--tax)", "start": "var(--soft)",
+}  # fmt: skip
+_SHAPES = {
+    "tax": "triangle-down", "gain": "triangle-up", "no tax": "circle", "undetermined": "diamond", "-": "diamond",
+    "weights": "circle", "template": "square", "start": "stroke",
+}  # fmt: skip
+_INK, _SOFT, _LINE = "var(--ink)", "var(--soft)", "var(--line)"
 MAX_ROWS = 60
 NAMED = 6
 """Points of a scatter plot that are named although nothing was established there: the farthest to the right."""
+_WIDE, _NARROW = 480, 300
+_STEP, _NARROW_STEP = 21, 36
+_LETTER = 6.4
+"""Width of a letter of a label, on average: labels stand left, so that what belongs to the row above can be set in."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One row or point of a plot.
+
+    Attributes:
+        label: its name, distinct within the plot.
+        value: where its mark stands, in the unit of the plot's axis.
+        low: lower end of its line; the start of a waterfall's bar; the place on a scatter plot's horizontal axis.
+        high: upper end of its line.
+        group: verdict in words, or which effect; decides colour and shape.
+        text: what is written beside it.
+    """
+
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    group: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -27,32 +64,46 @@ class Plot:
     """What a plot shows: plain values, so that another process can draw it.
 
     Attributes:
-        rows: (label, change, low, high, verdict in words) per row, in the unit of ``axis``. In a scatter plot ``low`` is the place on the
-            horizontal axis.
-        axis: title of the axis of changes.
+        form: which plot.
+        marks: its rows or points.
+        axis: title of the axis of values.
         margin: half-width of the grey band; None for no band.
-        across: title of a scatter plot's horizontal axis; empty for a forest plot.
+        across: title of a scatter plot's horizontal axis.
+        narrow: drawn for a phone: labels above their rows.
     """
 
-    rows: tuple[tuple[str, float, float | None, float | None, str], ...]
+    form: Form
+    marks: tuple[Mark, ...]
     axis: str
-    margin: float | None
+    margin: float | None = None
     across: str = ""
+    narrow: bool = False
+
+
+def plot_from(values: Mapping[str, Any]) -> Plot:
+    """A plot from ``dataclasses.asdict`` of one."""
+    return Plot(**{**values, "marks": tuple(Mark(**mark) for mark in values["marks"])})
+
+
+def narrow(plot: Plot) -> Plot:
+    """The same plot for a phone."""
+    return replace(plot, narrow=True)
 
 
 def forest_plot(entries: Sequence[Entry]) -> Plot:
     """The plot of entries that share one unit: one row each, at most ``MAX_ROWS``; entries without a change are left out."""
     shown = [e for e in entries if e.change is not None][:MAX_ROWS]
     unit, margin = shown[0].unit, shown[0].margin
-    factor = 100.0 if is_fraction(unit) else 1.0
+    factor = scale_of(unit)
 
     def scaled(x: float | None) -> float | None:
         return None if x is None else x * factor
 
     return Plot(
-        rows=tuple(
-            (name, (e.change or 0.0) * factor, scaled(e.ci_low), scaled(e.ci_high), VERDICT_WORDS[e.verdict])
-            for e, name in zip(shown, _labels(shown), strict=True)
+        "forest",
+        tuple(
+            Mark(name, (e.change or 0.0) * factor, scaled(e.ci_low), scaled(e.ci_high), VERDICT_WORDS[e.verdict])
+            for e, name in zip(shown, labels(shown), strict=True)
         ),
         axis=f"change ({printable(change_unit(unit))}), candidate - baseline",
         margin=scaled(margin) if all(e.margin == margin for e in shown) else None,
@@ -62,87 +113,210 @@ def forest_plot(entries: Sequence[Entry]) -> Plot:
 def scatter_plot(points: Sequence[tuple[Entry, float]], across: str) -> Plot:
     """Changes, all in one unit, against another quantity of the same comparison."""
     unit = points[0][0].unit
-    factor = 100.0 if is_fraction(unit) else 1.0
+    factor = scale_of(unit)
     far = sorted((x for _, x in points), reverse=True)[:NAMED][-1]
-    settled = {"tax", "gain"}
-    names = _labels([entry for entry, _ in points])
-    names = [name if e.verdict in settled or x >= far else "" for name, (e, x) in zip(names, points, strict=True)]
-    return Plot(
-        rows=tuple(
-            (name, (e.change or 0.0) * factor, x, None, VERDICT_WORDS[e.verdict]) for name, (e, x) in zip(names, points, strict=True)
-        ),
-        axis=f"change ({printable(change_unit(unit))})",
-        margin=None,
-        across=across,
-    )
+    names = labels([entry for entry, _ in points])
+    marks = [
+        Mark(name, (e.change or 0.0) * factor, x, None, VERDICT_WORDS[e.verdict], name if e.verdict in ("tax", "gain") or x >= far else "")
+        for name, (e, x) in zip(names, points, strict=True)
+    ]
+    return Plot("scatter", tuple(marks), axis=f"change ({printable(change_unit(unit))})", across=across)
+
+
+def scale_of(unit: str) -> float:
+    """What a value is multiplied with to be drawn: fractions are drawn as per cent."""
+    return 100.0 if is_fraction(unit) else 1.0
 
 
 def svg(plot: Plot) -> str:
     """Draw a plot as an SVG string."""
     import vl_convert
+    from altair.utils.schemapi import debug_mode
 
-    drawn: str = vl_convert.vegalite_to_svg(json.dumps(chart(plot).to_dict()))
+    with debug_mode(False):  # the tests check the same specifications against the schema; here that would take as long as drawing
+        spec = chart(plot).to_dict(validate=False)
+    drawn: str = vl_convert.vegalite_to_svg(json.dumps(spec))
     return drawn
 
 
 def chart(plot: Plot) -> altair.LayerChart:
     """The Altair chart behind ``svg``."""
-    return _scatter(plot) if plot.across else _forest(plot)
+    return {"forest": _forest, "waterfall": _waterfall, "scatter": _scatter, "effects": _effects}[plot.form](plot)
 
 
-def _scatter(plot: Plot) -> altair.LayerChart:
+def _values(marks: Sequence[Mark]) -> Any:
     import altair as alt
 
-    keys = ("task", "change", "x", "none", "verdict")
-    verdicts = [v for v in COLOURS if any(row[4] == v for row in plot.rows)]
-    base = alt.Chart(alt.InlineData(values=[dict(zip(keys, row, strict=True)) for row in plot.rows]))
-    x, y = alt.X("x:Q", title=plot.across), alt.Y("change:Q", title=plot.axis)
-    points = base.mark_point(filled=True, size=70, opacity=1).encode(
-        x=x,
-        y=y,
-        color=alt.Color("verdict:N", title=None, scale=alt.Scale(domain=verdicts, range=[COLOURS[v] for v in verdicts])),
-        shape=alt.Shape("verdict:N", title=None, scale=alt.Scale(domain=verdicts, range=[_SHAPES[v] for v in verdicts])),
+    return alt.InlineData(
+        values=[
+            {"label": m.label, "value": m.value, "low": m.low, "high": m.high, "group": m.group, "text": m.text, "row": i}
+            for i, m in enumerate(marks)
+        ]
     )
-    names = base.mark_text(align="left", dx=7, fontSize=10).encode(x=x, y=y, text="task:N")
-    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color="#333333").encode(y="zero:Q")
-    return _styled(alt.layer(zero, points, names).properties(width=560, height=340))
+
+
+def _coloured(plot: Plot) -> tuple[Any, Any]:
+    """Colour and shape by group, with the legend of the groups that occur."""
+    import altair as alt
+
+    groups = [g for g in COLOURS if any(m.group == g for m in plot.marks)]
+    told = [g for g in groups if g not in ("-", "start")]
+    legend = alt.Legend(values=told) if told else None
+    colour = alt.Color("group:N", title=None, scale=alt.Scale(domain=groups, range=[COLOURS[g] for g in groups]), legend=legend)
+    shape = alt.Shape("group:N", title=None, scale=alt.Scale(domain=groups, range=[_SHAPES[g] for g in groups]), legend=legend)
+    return colour, shape
+
+
+def _rows(plot: Plot) -> tuple[Any, list[Any]]:
+    """The axis of rows, and the layers that carry their names: an axis where there is room, else text above each row."""
+    import altair as alt
+
+    names = list(dict.fromkeys(m.label for m in plot.marks))
+    if not plot.narrow:
+        room = min(260.0, 10 + _LETTER * max(map(len, names), default=0))
+        return alt.Y(
+            "label:N",
+            sort=names,
+            title=None,
+            axis=alt.Axis(labelLimit=260, labelAlign="left", labelPadding=room, ticks=False, domain=False),
+        ), []
+    text = alt.Chart(_values([Mark(name, 0.0, None, None, "") for name in names]))
+    y = alt.Y("label:N", sort=names, title=None, axis=None)
+    named = text.mark_text(
+        align="left", baseline="bottom", dy=-16 if plot.form == "effects" else -6, fontSize=12, limit=_NARROW, color=_INK
+    ).encode(x=alt.value(0), y=y, text="label:N")
+    return y, [named]
 
 
 def _forest(plot: Plot) -> altair.LayerChart:
     import altair as alt
 
-    names = [row[0] for row in plot.rows]
-    keys = ("task", "change", "low", "high", "verdict")
-    verdicts = [v for v in COLOURS if any(row[4] == v for row in plot.rows)]
-    y = alt.Y("task:N", sort=names, title=None, axis=alt.Axis(labelLimit=320, ticks=False, domain=False))
-    colour = alt.Color("verdict:N", title=None, scale=alt.Scale(domain=verdicts, range=[COLOURS[v] for v in verdicts]))
-    shape = alt.Shape("verdict:N", title=None, scale=alt.Scale(domain=verdicts, range=[_SHAPES[v] for v in verdicts]))
-    base = alt.Chart(alt.InlineData(values=[dict(zip(keys, row, strict=True)) for row in plot.rows]))
-    layers: list[Any] = []
-    if plot.margin is not None:
-        band = alt.Chart(alt.InlineData(values=[{"from": -plot.margin, "to": plot.margin}]))
-        layers.append(band.mark_rect(color="#888888", opacity=0.13).encode(x="from:Q", x2="to:Q"))
-    layers.append(alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color="#333333").encode(x="zero:Q"))
-    layers.append(base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=plot.axis), x2="high:Q", y=y, color=colour))
-    layers.append(
-        base.mark_point(filled=True, size=70, opacity=1).encode(x=alt.X("change:Q", title=plot.axis), y=y, color=colour, shape=shape)
-    )
-    return _styled(alt.layer(*layers).properties(width=640, height=alt.Step(21)))
+    y, layers = _rows(plot)
+    colour, shape = _coloured(plot)
+    x = alt.X("value:Q", title=plot.axis)
+    base = alt.Chart(_values(plot.marks))
+    layers = [
+        *_band(plot.margin),
+        _zero("x"),
+        base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=plot.axis), x2="high:Q", y=y, color=colour),
+        base.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=colour, shape=shape),
+        *layers,
+    ]
+    return _styled(alt.layer(*layers), plot)
 
 
-def _styled(chart: Any) -> altair.LayerChart:
+def _effects(plot: Plot) -> altair.LayerChart:
+    """A forest plot with several effects beside each other in one row."""
+    import altair as alt
+
+    y, layers = _rows(plot)
+    colour, shape = _coloured(plot)
+    across = alt.YOffset("group:N", scale=alt.Scale(paddingOuter=0.4))
+    base = alt.Chart(_values(plot.marks))
+    layers = [
+        _zero("x"),
+        base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=plot.axis), x2="high:Q", y=y, yOffset=across, color=colour),
+        base.mark_point(filled=True, size=60, opacity=1).encode(
+            x=alt.X("value:Q", title=plot.axis), y=y, yOffset=across, color=colour, shape=shape
+        ),
+        *layers,
+    ]
+    return _styled(alt.layer(*layers), plot)
+
+
+def _waterfall(plot: Plot) -> altair.LayerChart:
+    """A bar per stage from its parent's value to its own; the first stage is a line."""
+    import altair as alt
+
+    y, layers = _rows(plot)
+    colour, _ = _coloured(plot)
+    ends = [end for m in plot.marks for end in (m.value, m.low) if end is not None]
+    room = 0.05 * (max(ends) - min(ends)) or 1.0
+    x = alt.X("value:Q", title=plot.axis, scale=alt.Scale(domain=[min(ends) - room, max(ends) + 4 * room], zero=False, nice=True))
+    bars, starts = ([m for m in plot.marks if (m.low is None) == start] for start in (False, True))
+    text = alt.Chart(_values([replace(m, value=max(m.value, m.value if m.low is None else m.low)) for m in plot.marks]))
+    layers = [
+        alt.Chart(_values(bars)).mark_bar(height=11, minBandSize=3).encode(x=x, x2="low:Q", y=y, color=colour),
+        alt.Chart(_values(plot.marks)).mark_tick(thickness=3, size=17, color=_INK).encode(x=x, y=y),
+        text.mark_text(align="left", dx=7, fontSize=12, color=_INK).encode(x=x, y=y, text="text:N"),
+        *layers,
+    ]
+    if starts:
+        layers.insert(0, alt.Chart(_values(starts)).mark_rule(strokeDash=[3, 3], color=_SOFT).encode(x=x))
+    return _styled(alt.layer(*layers), plot)
+
+
+def _scatter(plot: Plot) -> altair.LayerChart:
+    import altair as alt
+
+    colour, shape = _coloured(plot)
+    x, y = alt.X("low:Q", title=plot.across), alt.Y("value:Q", title=plot.axis)
+    base = alt.Chart(_values(plot.marks))
+    points = base.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=colour, shape=shape)
+    return _styled(alt.layer(_zero("y"), points, *_names(plot.marks, x, y)), plot)
+
+
+def _names(marks: Sequence[Mark], x: Any, y: Any) -> list[Any]:
+    """Names beside their points, on the side that has room; of two at about one height the lower one's stands below, the other's above."""
+    import altair as alt
+
+    middle = max((m.low or 0.0 for m in marks), default=0.0) / 2
+    near = 0.12 * (max(m.value for m in marks) - min(m.value for m in marks))
+    named = sorted((m for m in marks if m.text), key=lambda m: (m.value, m.low or 0.0))
+    places: dict[tuple[Literal["left", "right"], int], list[Mark]] = {}
+    side = 0
+    for mark, above in zip(named, [*named[1:], None], strict=True):
+        crowded = above is not None and above.value - mark.value < near
+        side = -side if side > 0 else int(crowded)
+        places.setdefault(("right" if (mark.low or 0.0) > middle else "left", side), []).append(mark)
+    return [
+        alt.Chart(_values(of)).mark_text(align=align, dx=7 if align == "left" else -7, dy=9 * side, fontSize=12, color=_INK)
+        .encode(x=x, y=y, text="text:N")
+        for (align, side), of in places.items()
+    ]  # fmt: skip
+
+
+def _zero(axis: str) -> Any:
+    import altair as alt
+
+    rule = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=_INK)
+    return rule.encode(x="zero:Q") if axis == "x" else rule.encode(y="zero:Q")
+
+
+def _band(margin: float | None) -> list[Any]:
+    import altair as alt
+
+    if margin is None:
+        return []
+    band = alt.Chart(alt.InlineData(values=[{"from": -margin, "to": margin}]))
+    return [band.mark_rect(color=_SOFT, opacity=0.16).encode(x="from:Q", x2="to:Q")]
+
+
+def _styled(chart: Any, plot: Plot) -> altair.LayerChart:
+    import altair as alt
+
+    step = (_NARROW_STEP if plot.narrow else _STEP) + (12 if plot.form == "effects" else 0)
+    height: Any = 340 if plot.form == "scatter" else alt.Step(step, **{"for": "position"})
+    font = {"labelFont": "sans-serif", "titleFont": "sans-serif", "labelColor": _INK, "titleColor": _SOFT, "labelFontSize": 12}
     made: altair.LayerChart = (
-        chart.configure_view(stroke=None)
-        .configure_axis(labelFont="sans-serif", titleFont="sans-serif", gridColor="#e6e6e6")
-        .configure_legend(labelFont="sans-serif", titleFont="sans-serif", orient="top", title=None)
+        chart.properties(width=_NARROW if plot.narrow else _WIDE, height=height, background="transparent")
+        .configure(aria=False)  # the page names the figure, and the table beside it has the numbers
+        .configure_view(stroke=None)
+        .configure_axis(**font, gridColor=_LINE, tickColor=_SOFT, domainColor=_SOFT, titleFontSize=12, titleFontWeight="normal")
+        .configure_axisX(tickCount=5 if plot.narrow else 8)
+        .configure_legend(**font, orient="top", title=None)
     )
     return made
 
 
-def _labels(entries: Sequence[Entry]) -> list[str]:
-    """Row labels, made distinct: a chart merges rows of one name."""
+def labels(entries: Sequence[Entry]) -> list[str]:
+    """Row labels, made distinct: a chart merges rows of one name. A subgroup of a task that is a row itself stands under it."""
     names: list[str] = []
+    tasks = {e.task for e in entries}
     for entry in entries:
-        name = cut(printable(entry.task), 60)
+        full = printable(entry.task)
+        name = cut(f"· {full.split('/', 1)[1]}" if is_subgroup(entry, tasks) and "/" in full else full, 60)
+        if name in names:
+            name = cut(f"{name} ({printable(entry.metric)})", 60)
         names.append(name if name not in names else f"{name} ({len(names) + 1})")
     return names

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from aligntax.report.charts import Plot, svg
+from aligntax.report.charts import Mark, Plot, plot_from, svg
 
 Draw = Callable[[Sequence[Plot]], list[str]]
 _TIMEOUT_S = 120
@@ -50,9 +50,8 @@ class DrawingProcess:
 
 
 def main() -> None:
-    svg(Plot((("", 0.0, 0.0, 0.0, "-"),), "", None))
-    plots = [Plot(tuple(tuple(r) for r in p["rows"]), p["axis"], p["margin"], p["across"]) for p in json.load(sys.stdin)]
-    json.dump(draw_here(plots), sys.stdout)
+    svg(Plot("forest", (Mark("", 0.0, 0.0, 0.0, "-"),), ""))
+    json.dump(draw_here([plot_from(p) for p in json.load(sys.stdin)]), sys.stdout)
 
 
 if __name__ == "__main__":

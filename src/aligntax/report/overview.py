@@ -1,16 +1,23 @@
-"""What a study with many arms comes to: the stage tree, every pair at a glance, weights against template, change against divergence."""
+"""What a study comes to: scorecard, stage tree, every pair at a glance, weights against template, outcomes, change against divergence."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aligntax.core.explain import error_of, main_entries
 from aligntax.core.kinds import DISTANCES
-from aligntax.core.ledger import AVERAGES, MEAN_OVER_ITEMS, Entry, Ledger
+from aligntax.core.ledger import AVERAGES, MEAN_OVER_ITEMS, MEAN_OVER_TASKS, Entry, Ledger
+from aligntax.core.samples import OUTCOMES
 from aligntax.core.study import Study
 from aligntax.core.tables import entry_row
-from aligntax.core.words import VERDICT_WORDS, change_number, interval_text, printable
+from aligntax.core.words import VERDICT_WORDS, change_number, change_unit, cut, interval_text, is_fraction, printable, value_text
+from aligntax.flow.split import fours
+from aligntax.report import charts
+from aligntax.report.charts import Plot
+
+MAX_SPLIT_ROWS = 20
+MAX_OUTCOME_ROWS = 60
 
 
 @dataclass(frozen=True)
@@ -42,14 +49,42 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Split:
-    """What of one task's total change is the weights' doing, and what the template's."""
+class SplitRow:
+    """One task asked four ways: the values of the four arms, and what of the total change is the weights' doing, what the template's."""
 
     task: str
+    values: tuple[str, str, str, str]
     total: str
     weights: str
-    elicitation: str
+    template: str
     interaction: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The two-by-two split of one pair; ``arms`` are base raw, base chat, aligned raw, aligned chat."""
+
+    arms: tuple[str, ...]
+    rows: tuple[SplitRow, ...]
+    plot: Plot
+
+
+@dataclass(frozen=True)
+class Waterfall:
+    """One quantity along the stage tree."""
+
+    title: str
+    plot: Plot
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """How the answers of one task came out in one arm: (outcome, count, share in per cent) of those that occur."""
+
+    task: str
+    arm: str
+    planned: int
+    parts: tuple[tuple[str, int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -57,10 +92,7 @@ class Score:
     """One kind of cost on the scorecard: how many comparisons came out how, and the largest established loss and gain, in words."""
 
     kind: str
-    tax: int
-    gain: int
-    no_tax: int
-    undetermined: int
+    counts: tuple[tuple[str, int], ...]
     worst: str
     best: str
 
@@ -71,10 +103,10 @@ def scorecard(ledger: Ledger, pair: tuple[str, str]) -> list[Score]:
     entries = [e for e in main_entries(ledger) if e.pair == pair and e.verdict is not None and e.task not in AVERAGES]
     for kind in dict.fromkeys(e.kind for e in entries):
         of = [e for e in entries if e.kind == kind]
-        counts = {name: sum(e.verdict == name for e in of) for name in ("tax", "gain", "no_tax", "undetermined")}
+        counts = tuple((name, sum(e.verdict == name for e in of)) for name in ("tax", "gain", "no_tax", "undetermined"))
         lost = max((e for e in of if e.verdict == "tax"), key=lambda e: (e.cost or 0.0, e.task), default=None)
         won = min((e for e in of if e.verdict == "gain"), key=lambda e: (e.cost or 0.0, e.task), default=None)
-        out.append(Score(kind.replace("_", " "), **counts, worst=_named(lost), best=_named(won)))
+        out.append(Score(kind.replace("_", " "), counts, worst=_named(lost), best=_named(won)))
     return out
 
 
@@ -113,23 +145,14 @@ def doubts(ledger: Ledger, left_out: Sequence[tuple[str, str]]) -> list[Doubt]:
 
 def stages(study: Study, ledger: Ledger) -> list[Stage]:
     """The stage tree, depth first."""
-    children: dict[str | None, list[str]] = {}
     arms = {arm.name: arm for arm in study.arms}
-    for arm in study.arms:
-        children.setdefault(arm.parent, []).append(arm.name)
     entries = main_entries(ledger)
-    out: list[Stage] = []
-
-    def walk(name: str, depth: int) -> None:
-        arm = arms[name]
-        template = "" if arm.elicitation is None else f", {arm.elicitation.template} template"
-        edge = [e for e in entries if e.pair == (arm.parent, name)]
-        out.append(Stage(depth, printable(name), printable(arm.source) + template, _verdicts(edge), _means(edge)))
-        for child in children.get(name, []):
-            walk(child, depth + 1)
-
-    for root in children.get(None, []):
-        walk(root, 0)
+    out = []
+    for name, parent, depth in _tree(study):
+        how = arms[name].elicitation
+        template = "" if how is None else f", {how.template} template"
+        edge = [e for e in entries if e.pair == (parent, name)]
+        out.append(Stage(depth, printable(name), printable(arms[name].source) + template, _verdicts(edge), _means(edge)))
     return out
 
 
@@ -171,19 +194,128 @@ def _cell(entry: Entry | None) -> Cell:
     return Cell(row.change.removesuffix(" points"), row.verdict)
 
 
-def splits(ledger: Ledger, pair: tuple[str, str]) -> list[Split]:
-    """The two-by-two split of one pair's tasks."""
-    return [
-        Split(
-            printable(e.task),
-            entry_row(e).change,
-            _effect(e, "weights_effect"),
-            _effect(e, "elicitation_effect"),
-            _effect(e, "interaction"),
-        )
-        for e in main_entries(ledger)
-        if e.pair == pair and e.detail("weights_effect") is not None
+def split(study: Study, ledger: Ledger, pair: tuple[str, str]) -> Split | None:
+    """The two-by-two split of one pair, where the study has its four arms."""
+    four = next((four for four in fours(study) if (four[0], four[3]) == pair), None)
+    entries = [e for e in main_entries(ledger) if e.pair == pair and e.detail("weights_effect") is not None]
+    if four is None or not entries:
+        return None
+    unit = entries[0].unit
+    shown = [e for e in entries if e.unit == unit][:MAX_SPLIT_ROWS]
+    names = charts.labels(shown)
+    marks = [
+        charts.Mark(name, factor * (e.detail(f"{key}_effect") or 0.0), factor * span[0], factor * span[1], group)
+        for e, name in zip(shown, names, strict=True)
+        for group, key in (("weights", "weights"), ("template", "elicitation"))
+        if (factor := charts.scale_of(unit)) and (span := _span(e, f"{key}_effect"))
     ]
+    plot = Plot("effects", tuple(marks), axis=f"effect ({printable(change_unit(unit))})")
+    return Split(tuple(map(printable, four)), tuple(_split_row(ledger, e, four) for e in entries), plot)
+
+
+def _split_row(ledger: Ledger, entry: Entry, four: Sequence[str]) -> SplitRow:
+    known = {e.candidate: e.candidate_value for e in ledger if (e.task, e.metric, e.baseline) == (entry.task, entry.metric, four[0])}
+    values = [entry.baseline_value, known.get(four[1]), known.get(four[2]), entry.candidate_value]
+    base_raw, base_chat, aligned_raw, aligned_chat = (value_text(v, entry.unit, error_of(entry)) for v in values)
+    return SplitRow(
+        printable(f"{entry.task} ({entry.metric})"),
+        (base_raw, base_chat, aligned_raw, aligned_chat),
+        entry_row(entry).change,
+        _effect(entry, "weights_effect"),
+        _effect(entry, "elicitation_effect"),
+        _effect(entry, "interaction"),
+    )
+
+
+def _span(entry: Entry, name: str) -> tuple[float, float] | None:
+    """The interval of an effect; where there is none, the effect itself."""
+    interval = entry.details.get(f"{name}_ci")
+    low, high = interval if isinstance(interval, list) else (None, None)
+    value = entry.detail(name)
+    return (low, high) if low is not None and high is not None else None if value is None else (value, value)
+
+
+def waterfalls(study: Study, ledger: Ledger) -> list[Waterfall]:
+    """Stage trees of three arms and more: one waterfall per kind and metric, of its mean over items, over tasks, or its only task."""
+    tree = _tree(study)
+    if len(tree) < 3:
+        return []
+    out = []
+    entries = main_entries(ledger)
+    for kind, metric in dict.fromkeys((e.kind, e.metric) for e in entries if e.kind not in ("divergence", "format")):
+        of = [e for e in entries if (e.kind, e.metric) == (kind, metric) and e.change is not None]
+        tasks = list(dict.fromkeys(e.task for e in of))
+        task = next((t for t in (MEAN_OVER_ITEMS, MEAN_OVER_TASKS) if t in tasks), tasks[0] if len(tasks) == 1 else None)
+        edges = {e.pair: e for e in of if e.task == task}
+        along = [(name, parent, depth) for name, parent, depth in tree if (parent, name) in edges]
+        if len(along) >= 2:
+            out.append(_waterfall(printable(f"{task}: {metric} ({kind.replace('_', ' ')})"), tree, edges))
+    return out
+
+
+def _waterfall(title: str, tree: Sequence[tuple[str, str | None, int]], edges: Mapping[tuple[str, str], Entry]) -> Waterfall:
+    """A bar per edge; edges add up, since all entries of one metric and task rest on the items that every arm has."""
+    marks = []
+    factor = charts.scale_of(unit := next(iter(edges.values())).unit)
+    for name, parent, depth in tree:
+        entry = edges.get((parent or "", name))
+        shown = cut(printable(name), 40)
+        if parent is None:
+            start = next((e.baseline_value for pair, e in edges.items() if pair[0] == name), None)
+            if start is not None:
+                marks.append(charts.Mark(shown, factor * start, None, None, "start", value_text(start, unit)))
+        elif entry is not None and entry.baseline_value is not None and entry.candidate_value is not None:
+            row = entry_row(entry)
+            ends = factor * entry.candidate_value, factor * entry.baseline_value
+            marks.append(charts.Mark(f"└{'─' * (depth - 1)} {shown}", *ends, None, row.verdict, row.change))
+    return Waterfall(title, Plot("waterfall", tuple(marks), axis="per cent" if is_fraction(unit) else printable(unit)))
+
+
+def _tree(study: Study) -> list[tuple[str, str | None, int]]:
+    """(arm, its parent, depth), depth first."""
+    children: dict[str | None, list[str]] = {}
+    for arm in study.arms:
+        children.setdefault(arm.parent, []).append(arm.name)
+
+    def walk(name: str, parent: str | None, depth: int) -> Iterator[tuple[str, str | None, int]]:
+        yield name, parent, depth
+        for child in children.get(name, []):
+            yield from walk(child, name, depth + 1)
+
+    return [one for root in children.get(None, []) for one in walk(root, None, 0)]
+
+
+def outcomes(ledger: Ledger, pairs: Sequence[tuple[str, str]]) -> tuple[list[Outcomes], int, int]:
+    """(Tasks and arms where not every answer was scored, how many more of them there are, comparisons where all were); each arm once per task and metric."""
+    seen: dict[tuple[str, str, str], dict[str, int]] = {}
+    for entry in main_entries(ledger):
+        if entry.pair in pairs and entry.task not in AVERAGES and entry.kind not in ("format", "divergence"):
+            for arm, counts in entry.outcomes.items():
+                seen.setdefault((entry.task, entry.metric, arm), counts)
+    rows = []
+    for (task, metric, arm), found in seen.items():
+        planned = sum(found.values())
+        if planned and found.get("scored", 0) < planned:
+            parts = tuple((str(o), found[o], 100 * found[o] / planned) for o in OUTCOMES if found.get(o))
+            rows.append(Outcomes(printable(f"{task} ({metric})"), printable(arm), planned, parts))
+    rows.sort(key=lambda row: sum(share for name, _, share in row.parts if name == "scored"))
+    return rows[:MAX_OUTCOME_ROWS], max(0, len(rows) - MAX_OUTCOME_ROWS), len(seen) - len(rows)
+
+
+def methods_used(ledger: Ledger) -> set[str]:
+    """What the methods section has to explain: names of methods, and of what was made of them."""
+    used: set[str] = {e.method for e in ledger}
+    for name, holds in {
+        "family": lambda e: e.p_adjusted is not None,
+        "split": lambda e: e.detail("weights_effect") is not None,
+        "divergence": lambda e: e.kind == "divergence",
+        "average": lambda e: e.task in AVERAGES,
+        "unread": lambda e: e.detail("unparsed_baseline") is not None,
+        "margin": lambda e: e.margin is not None,
+    }.items():
+        if any(map(holds, ledger)):
+            used.add(name)
+    return used
 
 
 def _effect(entry: Entry, name: str) -> str:

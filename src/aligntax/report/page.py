@@ -1,47 +1,49 @@
-"""The report: one self-contained HTML page without a script, a font or an image from elsewhere."""
+"""The report: one self-contained HTML page. It loads nothing; its one script, allowed by its hash, searches the changed items.
+
+Everything from models and logs is escaped by the template or packed for the script, which sets it as text; control characters
+are shown as escapes.
+"""
 
 from __future__ import annotations
 
-import re
+import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from functools import cache
+from importlib.resources import files
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from aligntax.core.explain import headline, is_subgroup, main_entries, reasons, summary
 from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.samples import OUTCOMES
 from aligntax.core.tables import Row, entry_row
-from aligntax.core.words import cut, number, printable
+from aligntax.core.words import VERDICT_MEANING, VERDICT_WORDS, cut, printable
 from aligntax.report import charts, overview
+from aligntax.report.changes import changes
 from aligntax.report.drawing import Draw, draw_here
-from aligntax.report.terminal import answer_text
 
 if TYPE_CHECKING:
     from aligntax.flow.diff import Comparison
-    from aligntax.store.rows import Flip
 
-MAX_FLIPS = 120
-"""Flips shown in all; the page says how many there are."""
-MAX_CHARTS = 12
+MAX_CHARTS = 6
+"""Forest plots and waterfalls, each; drawing one takes a fifth of a second."""
 MAX_TABLE_ROWS = 400
 MAX_PAIRS = 6
 """Pairs of arms told in full; of more, each has its cells in a table of all."""
 MIN_POINTS = 3
-_QUESTION_CHARS, _ANSWER_CHARS = 600, 1000
-_WORD = re.compile(r"\s+|\w+|[^\w\s]")
-_ALIKE = 0.3
-"""Share of words that two answers have in common before their differences are marked."""
 
 
 @dataclass(frozen=True)
 class _Line:
     """One entry prepared for the page."""
 
+    key: str
+    name: str
     row: Row
     indent: bool
     headline: str
@@ -58,16 +60,30 @@ class _Section:
     title: str
     lines: list[_Line]
     hidden: int
-    chart: Markup | None
+    figure: Markup | None
     chart_note: str
 
 
-@dataclass(frozen=True)
-class _Flips:
-    title: str
-    total: int
-    shown: int
-    rows: list[dict[str, str | Markup]]
+class _Figures:
+    """Plots gathered first and drawn in one go, each for a screen and for a phone."""
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
+        self._plots: list[charts.Plot] = []
+        self._svgs: list[str] | None = None
+
+    def plan(self, plot: charts.Plot) -> int:
+        """A number to ``show`` the plot by, once all are planned."""
+        self._plots.append(plot)
+        return len(self._plots) - 1
+
+    def show(self, number: int, label: str) -> Markup:
+        if self._svgs is None:
+            self._svgs = self._draw([one for plot in self._plots for one in (plot, charts.narrow(plot))])
+        wide, narrow = (Markup(svg) for svg in self._svgs[2 * number : 2 * number + 2])  # noqa: S704 - the drawing engine escapes labels; a test feeds it hostile ones
+        return Markup(
+            '<div class="wide-only" role="img" aria-label="{label}">{wide}</div><div class="narrow" role="img" aria-label="{label}">{narrow}</div>'
+        ).format(label=label, wide=wide, narrow=narrow)
 
 
 def render(comparison: Comparison, draw: Draw = draw_here) -> str:
@@ -75,39 +91,81 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
     ledger, study = comparison.ledger, comparison.study
     main = (study.baseline, study.candidate)
     ordered = sorted(ledger, key=lambda e: e.pair != main)  # what the study is about first, then its stages
-    groups = [list(g) for _, g in groupby(ordered, key=lambda e: (e.pair, e.kind, e.metric))]
-    drawable = [[e for e in group if e.change is not None and e.unit == group[0].unit] for group in groups]
-    with_chart = [i for i, entries in enumerate(drawable) if entries and groups[i][0].kind != "divergence"][:MAX_CHARTS]
-    measured = next((p for p in _divergent(ledger, main) if len(overview.against_divergence(ledger, p)) >= MIN_POINTS), None)
-    apart = [] if measured is None else [charts.scatter_plot(overview.against_divergence(ledger, measured), _distance(ledger, measured))]
-    svgs = draw([*(charts.forest_plot(drawable[i]) for i in with_chart), *apart])
-    drawn = dict(zip(with_chart, svgs[: len(with_chart)], strict=True))
     pairs = list(dict.fromkeys(e.pair for e in ordered))
-    told = {*pairs[:MAX_PAIRS], *((study.baseline, a) for a in [study.candidate])}
-    sections = [_section(group, drawn.get(i), len(drawable[i])) for i, group in enumerate(groups) if group[0].pair in told]
+    told = [pair for i, pair in enumerate(pairs) if i < MAX_PAIRS or pair == main]
+    groups = [g for _, found in groupby(ordered, key=lambda e: (e.pair, e.kind, e.metric)) if (g := list(found))[0].pair in told]
+    figures = _Figures(draw)
+    forests = _plan_forests(groups, figures)
+    falls = overview.waterfalls(study, ledger)
+    planned_falls = [(fall, figures.plan(fall.plot)) for fall in falls[:MAX_CHARTS]]
+    split = overview.split(study, ledger, main)
+    split_plot = None if split is None else figures.plan(split.plot)
+    measured = next((p for p in _divergent(ledger, main) if len(overview.against_divergence(ledger, p)) >= MIN_POINTS), None)
+    scatter = (
+        None
+        if measured is None
+        else figures.plan(charts.scatter_plot(overview.against_divergence(ledger, measured), _distance(ledger, measured)))
+    )
+    sections = [(group[0].pair, _section(i, group, forests.get(i), figures)) for i, group in enumerate(groups)]
+    script = _asset("report.js")
+    main_lines = main_entries(ledger)
     return (
         _environment()
         .get_template("page.html.j2")
         .render(
+            css=Markup(_asset("report.css")),  # noqa: S704 - package data
+            script=Markup(script),  # noqa: S704 - package data
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             title=f"{printable(study.baseline)} to {printable(study.candidate)}",
-            summaries=[summary(main_entries(ledger), *pair) for pair in (pairs if len(pairs) <= MAX_PAIRS else pairs[:1])],
+            sentence=summary(main_lines, *main),
+            verdicts=[(name, VERDICT_WORDS[name], text) for name, text in VERDICT_MEANING.items()],
             scores=overview.scorecard(ledger, main),
+            main_sections=[section for pair, section in sections if pair == main],
+            others=[
+                (" to ".join(map(printable, pair)), summary(main_lines, *pair), [section for p, section in sections if p == pair])
+                for pair in told
+                if pair != main
+            ],
+            pairs_left_out=len(pairs) - len(told),
+            stages=overview.stages(study, ledger) if len(study.arms) > 2 else [],
+            waterfalls=[(fall, figures.show(number, f"Waterfall: {fall.title}, stage by stage")) for fall, number in planned_falls],
+            waterfalls_left_out=len(falls) - len(planned_falls),
+            matrices=overview.matrices(ledger) if len(pairs) > 1 else [],
+            split=split,
+            split_figure=None if split_plot is None else figures.show(split_plot, "Effects of weights and of the template, by task"),
+            scatter=None if scatter is None else figures.show(scatter, "Each task's change against the divergence along its answers"),
+            scatter_pair=" to ".join(map(printable, measured)) if measured else "",
+            changes=changes(comparison, told),
+            outcomes=overview.outcomes(ledger, told),
             doubts=overview.doubts(
                 ledger, [(arm, text) for arm, about in comparison.provenance.get("arms", {}).items() for text in about.get("left_out", ())]
             ),
-            sections=sections,
-            stages=overview.stages(study, ledger) if len(study.arms) > 2 else [],
-            matrices=overview.matrices(ledger) if len(pairs) > MAX_PAIRS else [],
-            splits=overview.splits(ledger, main),
-            scatter=Markup(svgs[-1]) if apart else None,  # noqa: S704 - as the forest plots
-            scatter_pair=" to ".join(map(printable, measured)) if measured else "",
-            charts_left_out=sum(bool(d) and groups[i][0].pair in told for i, d in enumerate(drawable)) - len(with_chart),
-            flips=_flips(comparison),
+            used=overview.methods_used(ledger),
             study=study,
             settings=_settings(comparison),
             provenance=_provenance(comparison.provenance),
         )
     )
+
+
+@cache
+def _asset(name: str) -> str:
+    return (files("aligntax.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _plan_forests(groups: Sequence[Sequence[Entry]], figures: _Figures) -> dict[int, int]:
+    """Forest plots of the first groups with several changes of one unit (the first of all may have one): figure by number of the group."""
+    planned: dict[int, int] = {}
+    for i, group in enumerate(groups):
+        drawable = _drawable(group)
+        worth = len(drawable) > 1 or (drawable and not planned)
+        if worth and group[0].kind != "divergence" and len(planned) < MAX_CHARTS:
+            planned[i] = figures.plan(charts.forest_plot(drawable))
+    return planned
+
+
+def _drawable(group: Sequence[Entry]) -> list[Entry]:
+    return [e for e in group if e.change is not None and e.unit == group[0].unit]
 
 
 def _divergent(ledger: Ledger, main: tuple[str, str]) -> list[tuple[str, str]]:
@@ -122,34 +180,38 @@ def _distance(ledger: Ledger, pair: tuple[str, str]) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("aligntax.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["shown"] = printable
+    return environment
 
 
-def _section(entries: Sequence[Entry], svg: str | None, drawable: int) -> _Section:
+def _section(number: int, entries: Sequence[Entry], figure: int | None, figures: _Figures) -> _Section:
     tasks = {e.task for e in entries}
-    first = entries[0]
+    first, drawable = entries[0], len(_drawable(entries))
+    title = printable(f"{first.metric} ({first.kind.replace('_', ' ')})")
     return _Section(
-        title=printable(f"{first.baseline} → {first.candidate}: {first.metric} ({first.kind.replace('_', ' ')})"),
-        lines=[_line(e, is_subgroup(e, tasks)) for e in entries[:MAX_TABLE_ROWS]],
+        title=title,
+        lines=[_line(f"e{number}-{k}", e, is_subgroup(e, tasks)) for k, e in enumerate(entries[:MAX_TABLE_ROWS])],
         hidden=max(0, len(entries) - MAX_TABLE_ROWS),
-        chart=None if svg is None else Markup(svg),  # noqa: S704 - the drawing engine escapes labels; a test feeds it hostile ones
+        figure=None if figure is None else figures.show(figure, f"Forest plot of {title}: the changes and intervals of the table below"),
         chart_note=f"{charts.MAX_ROWS} of {drawable} entries are drawn." if drawable > charts.MAX_ROWS else "",
     )
 
 
-def _line(entry: Entry, indent: bool) -> _Line:
+def _line(key: str, entry: Entry, indent: bool) -> _Line:
     outcomes = [
         (printable(arm), ", ".join(f"{counts[o]:,} {o}" for o in OUTCOMES if o in counts)) for arm, counts in entry.outcomes.items()
     ]
+    row = entry_row(entry)
     return _Line(
-        entry_row(entry), indent, headline(entry), reasons(entry), [printable(c) for c in entry.checks], outcomes,
-        [(key, _detail(value)) for key, value in entry.details.items()],
+        key, row.task.split("/", 1)[1] if indent and "/" in row.task else row.task, row, indent, headline(entry), reasons(entry), [printable(c) for c in entry.checks], outcomes,
+        [(name, _detail(value)) for name, value in entry.details.items()],
     )  # fmt: skip
 
 
@@ -159,63 +221,6 @@ def _detail(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_detail(v) for v in value)}]"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def _flips(comparison: Comparison) -> list[_Flips]:
-    """Lost and gained items of the main pair, by metric, the cap shared between them."""
-    study = comparison.study
-    metrics = list(dict.fromkeys(e.metric for e in comparison.ledger if e.kind != "format"))
-    cap = max(4, MAX_FLIPS // (2 * max(1, len(metrics))))
-    out = []
-    for metric in metrics[: MAX_FLIPS // 8]:
-        for direction in ("lost", "gained"):
-            try:
-                total, found = comparison.flips(study.baseline, study.candidate, metric, direction=direction, limit=cap)
-            except ValueError:  # a metric that only one of the two arms has
-                continue
-            if total:
-                title = f"{'Lost' if direction == 'lost' else 'Gained'}: {printable(metric)}"
-                out.append(_Flips(title, total, len(found), [_flip(f) for f in found]))
-    return out
-
-
-def _flip(flip: Flip) -> dict[str, str | Markup]:
-    def shown(text: str | None, limit: int) -> str:
-        return "" if text is None else cut(printable(text.strip(), keep_newlines=True), limit)
-
-    before = shown(answer_text(flip.baseline_answer, flip.baseline_extracted), _ANSWER_CHARS)
-    after = shown(answer_text(flip.candidate_answer, flip.candidate_extracted), _ANSWER_CHARS)
-    marked = differences(before, after)
-    return {
-        "task": printable(f"{flip.task}/{flip.label}" if flip.label else flip.task),
-        "item": printable(flip.item),
-        "values": " → ".join(
-            "-" if v is None else number(v, 0 if v.is_integer() else 3) for v in (flip.baseline_value, flip.candidate_value)
-        ),
-        "question": shown(flip.question, _QUESTION_CHARS),
-        "target": shown(flip.target, 200),
-        "baseline": marked[0],
-        "candidate": marked[1],
-    }
-
-
-def differences(before: str, after: str) -> tuple[Markup, Markup]:
-    """Both texts escaped, with the words marked that the other does not have in that place; unmarked where hardly anything is shared."""
-    words = [_WORD.findall(text) for text in (before, after)]
-    blocks = SequenceMatcher(None, words[0], words[1], autojunk=False).get_matching_blocks()
-    shared = sum(block.size for block in blocks)
-    if 2 * shared < _ALIKE * (len(words[0]) + len(words[1])):
-        return escape(before), escape(after)
-    sides: list[list[Markup]] = [[], []]
-    at = [0, 0]
-    for block in blocks:
-        for side, start in enumerate((block.a, block.b)):
-            own = "".join(words[side][at[side] : start])
-            if own:
-                sides[side].append(Markup("<mark>{}</mark>").format(own) if own.strip() else escape(own))
-            sides[side].append(escape("".join(words[side][start : start + block.size])))
-            at[side] = start + block.size
-    return Markup().join(sides[0]), Markup().join(sides[1])
 
 
 def _settings(comparison: Comparison) -> list[tuple[str, str]]:

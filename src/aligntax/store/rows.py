@@ -376,6 +376,8 @@ class Rows:
     def describe(self, a: int, b: int, metric: str, chosen: IntArray, size: FloatArray, limit: int | None) -> list[Flip]:
         """What can be shown of the items ``chosen`` (indices, (M,)), largest ``size`` first, then by task and id.
 
+        Of more than ``limit`` the largest; of equal ones an even sample, always the same.
+
         Answers are those of the first trial.
         """
         sizes = np.full(int(chosen.max()) + 1 if len(chosen) else 0, np.nan)
@@ -385,7 +387,7 @@ class Rows:
             self.con.execute(
                 f"CREATE OR REPLACE TEMP TABLE picked AS SELECT * FROM (SELECT DISTINCT c.idx, c.size, s.task, s.item, s.content FROM chosen c "
                 f"JOIN samples_{a} s ON s.rowid = c.sample) "
-                f"ORDER BY size DESC, task, length(item), item, content" + ("" if limit is None else f" LIMIT {int(limit)}")
+                + ("" if limit is None else f"ORDER BY size DESC, md5(concat_ws(chr(31), task, item, content)), item LIMIT {int(limit)}")
             )
         finally:
             self.con.unregister("chosen")
