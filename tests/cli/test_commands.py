@@ -52,7 +52,7 @@ def test_show_flips_report_export(logs: tuple[Path, Path], tmp_path: Path, align
     assert json.loads(aligntax("show", "run", "--json").stdout)["baseline"] == "llama"
     flips = aligntax("flips", "run", "--lost", "--limit", "2")
     assert flips.stderr == "15 items changed in score, llama to llama-chat (lost)\n".replace("15", "12")
-    assert "question: What about i50?" in flips.stdout
+    assert flips.stdout.count("question: What about i") == 2
     assert "baseline: I say 1" in flips.stdout
     assert "candidate: I say 0" in flips.stdout
     assert "2 of 12 shown" in flips.stdout

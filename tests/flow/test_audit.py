@@ -45,9 +45,11 @@ def test_an_impossible_average(shared: Path) -> None:
 
 
 def test_printed_averages_of_lm_eval(shared: Path) -> None:
-    (wrong,) = [f for f in audit([shared / "data" / "nous_logs"]) if f.what == MEAN]
-    assert wrong.where == "Mixtral-7x8-Base.md"
+    wrong, far = sorted(audit([shared / "data" / "nous_logs"]), key=lambda one: one.what, reverse=True)
+    assert (wrong.where, wrong.what) == ("Mixtral-7x8-Base.md", MEAN)
     assert wrong.said == "Average of AGIEval is printed as 41.85; its 8 cells here average 36.62"
+    assert (far.where, far.what) == ("Hermes-2-Pro-Llama-3-8B-SFT.md", "a model far off its siblings")
+    assert far.said.startswith("better than every other of 16 models on 25 of 47 values, by 1.1 points in the middle")
 
 
 def test_one_row_under_many_names(shared: Path) -> None:
@@ -137,7 +139,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert json.loads(run("t.csv", "--json").stdout)["what"] == MEAN
     missing = run("nowhere.csv")
     assert (missing.returncode, missing.stdout) == (2, "")
-    with pytest.raises(InputError, match="an audit reads whole files"):
+    with pytest.raises(InputError, match="an audit reads whole tables"):
         audit([Path(f"{path}#m/s")])
 
 
@@ -164,3 +166,56 @@ def test_logs_beside_a_table_are_audited_too(tmp_path: Path) -> None:
 def test_a_refusal_is_no_missing_score(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"item": 1, "score": 1, "outcome": "scored"}\n{"item": 2, "score": null, "outcome": "refused"}\n')
     assert audit([tmp_path / "a.jsonl"]) == []
+
+
+def test_one_number_in_two_versions(shared: Path) -> None:
+    said = found([shared / "data" / "published_tables" / "base_vs_aligned_and_merge.csv"], "a cell with two values")
+    assert "MMLU_5shot of Llama-2-70B/aligned stands twice, as 52.9 and as 63.9" in said
+    assert len(said) == 6
+
+
+SWAPPED = "labels that look swapped"
+
+
+def test_rows_that_two_models_have_swapped(tmp_path: Path) -> None:
+    """As printed elsewhere, to fewer digits, with the labels of two models exchanged; a third model stays as it is."""
+    values = {"a": (61.24, 40.13, 75.02), "b": (58.81, 44.40, 70.09), "c": (50.0, 51.0, 52.0)}
+
+    def rows(names: Sequence[str], digits: int) -> list[str]:
+        return [f"{n},,,b{k},{v:.{digits}f}" for n, of in zip(names, values.values(), strict=True) for k, v in enumerate(of)]
+
+    first = table(tmp_path / "paper.csv", rows("abc", 2))
+    assert found([first, table(tmp_path / "card.csv", rows("bac", 1))], SWAPPED) == [
+        "a and b have each other's values in the two tables, on all of 3 benchmarks"
+    ]
+    assert found([first, table(tmp_path / "same.csv", rows("abc", 1))], SWAPPED) == []
+
+
+def test_scores_that_say_the_opposite_of_their_answers(tmp_path: Path) -> None:
+    def answers(name: str, metric: str, *, upside_down: bool) -> Path:
+        rows = ["item,score,metric,answer,target"]
+        rows += [f"{k},{int((k % 2 == 0) != upside_down)},{metric},{'yes' if k % 2 == 0 else 'no'},Yes" for k in range(60)]
+        (tmp_path / name).write_text("\n".join(rows) + "\n")
+        return tmp_path / name
+
+    (said,) = found([answers("bad.csv", "exact_match", upside_down=True)], SWAPPED)
+    assert said == "table, exact_match: 30 of 30 answers scored 0 are their targets, and 30 of 30 scored 1 are not"
+    assert found([answers("good.csv", "exact_match", upside_down=False)], SWAPPED) == []
+    assert found([answers("errors.csv", "error_rate", upside_down=True)], SWAPPED) == []
+
+
+def test_the_answer_that_its_index_contradicts(shared: Path) -> None:
+    (said,) = found([shared / "data" / "mmlu_pro" / "Meta-Llama-3_1-8B.zip"], SWAPPED)
+    assert said == "mmlu_pro: answers that are not the option that their answer_index names: 1 of 12,032 (item 3983)"
+
+
+def test_one_model_of_a_log_is_audited_by_its_name(shared: Path) -> None:
+    file = shared / "data" / "gsm8k_bestofn" / "example_model_solutions.jsonl"
+    assert audit([Path(f"{file}#6b_finetuning"), Path(f"{file}#6b_verification")]) == []
+    with pytest.raises(InputError, match="name one of its models"):
+        audit([file])
+
+
+def test_cells_that_are_no_number(tmp_path: Path) -> None:
+    (tmp_path / "card.csv").write_text("model,ARC,MMLU,GSM8K,Type\nx,56 %,62.0 ± 0.3,85.65 (1.23),chat\ny,57.5%,see text,-,base\n")
+    assert [(f.what, f.said) for f in audit([tmp_path / "card.csv"])] == [("left out", "MMLU of y: 'see text' is no number")]

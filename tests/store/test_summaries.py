@@ -116,6 +116,42 @@ def test_stages_of_a_published_table_add_up(shared: Path) -> None:
             assert all(e.ci_low is None and e.verdict == "undetermined" for e in ledger if e.task == task)
 
 
+def test_stages_of_printed_tables_add_up(shared: Path) -> None:
+    """Mixtral base -> SFT -> DPO as lm-eval printed them: the values of evidence.md, edges that add up, no tax beyond noise."""
+    folder = shared / "data" / "nous_logs"
+    ledger = aligntax.diff(
+        folder / "Mixtral-7x8-Base.md", folder / "Nous-Hermes-2-Mixtral-8x7B-DPO.md",
+        stages=[("sft", folder / "Nous-Hermes-2-Mixtral-8x7B-SFT.md")], names=("base", "dpo"),
+    )  # fmt: skip
+    for task, metric, values in (
+        ("arc_challenge", "acc_norm", (0.5964, 0.6323, 0.6425)),
+        ("hellaswag", "acc_norm", (0.8401, 0.8434, 0.8489)),
+        ("winogrande", "acc", (0.7632, 0.7569, 0.7616)),
+        ("truthfulqa_mc", "mc2", (0.4851, 0.5388, 0.5783)),
+    ):
+        first, second = ledger.find(task, metric, "sft"), ledger.find(task, metric, "dpo", "sft")
+        assert (first.baseline_value, first.candidate_value, second.candidate_value) == values
+    edges = {(e.task, e.metric, e.pair): e.change or 0.0 for e in ledger}
+    whole = [key[:2] for key in edges if key[2] == ("base", "dpo")]
+    assert len(whole) > 40
+    for key in whole:
+        assert edges[*key, ("base", "dpo")] == pytest.approx(edges[*key, ("base", "sft")] + edges[*key, ("sft", "dpo")], abs=1e-9)
+    assert not [e for e in ledger if e.verdict == "tax"]
+    assert all(e.method in ("unpaired", "none") and e.n == 0 for e in ledger)
+
+
+def test_percent_signs_errors_and_brackets_of_published_tables(tmp_path: Path) -> None:
+    path = tmp_path / "card.csv"
+    path.write_text("model,ARC,MMLU,GSM8K,HE,Type\nx,56 %,62.0 ± 0.3,85.65 (1.23),see text,chat\ny,57.5%,\u22121.5,-,3,base\n")
+    assert {key: (one.value, one.se) for key, one in summaries(f"{path}#x").items()} == {
+        ("ARC", "points"): (56.0, None),
+        ("MMLU", "points"): (62.0, 0.3),
+        ("GSM8K", "points"): (85.65, None),
+    }
+    assert open_log(Path(f"{path}#x"), Want()).facts.notes == ["HE is left out: 'see text' is no number"]
+    assert summaries(f"{path}#y")["MMLU", "points"].value == -1.5
+
+
 def test_a_leaderboard(shared: Path) -> None:
     path = shared / "data" / "open_llm_leaderboard_v1" / "20230915.csv"
     first, second = (summaries(f"{path}#meta-llama/Llama-2-7b-hf~{n}") for n in (1, 2))

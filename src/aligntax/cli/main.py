@@ -174,7 +174,9 @@ def flips(
     pair: Annotated[str | None, typer.Option(metavar="A,B", help="Arms to compare; default the baseline and the candidate.")] = None,
     lost: Annotated[bool, typer.Option("--lost", help="Only items that got worse.")] = False,
     gained: Annotated[bool, typer.Option("--gained", help="Only items that got better.")] = False,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many items.")] = 20,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="At most so many items: the largest changes, of equal ones an even sample.")
+    ] = 20,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines, texts uncut.")] = False,
 ) -> None:
     """The items that changed, with both answers, the largest changes first."""
@@ -290,8 +292,10 @@ def audit(
     """What makes results unsound before they are compared; no model is run.
 
     In tables: averages that are not the mean of their cells or stand over unequal sets, rows that are another model's to
-    the last digit, cells far off their siblings. In logs: duplicated contents, predictions that the text does not yield,
-    missing scores; between logs: other items, prompts, shots, templates, versions or document hashes.
+    the last digit, rows that two models have swapped, cells far off their siblings, cells with two values. In logs:
+    duplicated contents, predictions that the text does not yield, labels that look swapped, missing scores; between logs:
+    other items, prompts, shots, templates, versions or document hashes; among files of one model each, one far off its
+    siblings. FILE#NAME names one of several models in a log.
 
     For example:
 

@@ -19,6 +19,25 @@ from aligntax.core.words import (
 )
 
 
+# Signs of checks by what they say: what was asked was not the same; a comparison does not rest on what it seems to.
+_NOT_ALIKE = (
+    "stand for different contents", "prompts differ", "replies are identical", "asked differently", "unequal attrition", "no average over unequal",
+)  # fmt: skip
+_UNSOUND = (
+    *_NOT_ALIKE, "repeat the content", "filled in upstream", "no score for", "unpaired:", "not separable", "only ", "carried a score",
+)  # fmt: skip
+
+
+def is_not_alike(check: str) -> bool:
+    """Whether a check says that two arms were not asked the same."""
+    return any(sign in check for sign in _NOT_ALIKE)
+
+
+def is_unsound(check: str) -> bool:
+    """Whether a check questions the soundness of a comparison, not its precision."""
+    return any(sign in check for sign in _UNSOUND)
+
+
 def error_of(entry: Entry) -> float | None:
     """The error that decides how many digits are shown."""
     if entry.se:

@@ -117,6 +117,11 @@ _UNBOUNDED = frozenset(
 _PATHS = re.compile(r"(?<![\w.:/])(?:/|~/|[A-Za-z]:\\)[^\s,;'\"=]+")
 
 
+def is_lower_better(metric: str) -> bool:
+    """Whether nobody doubts that less of this metric is better."""
+    return metric.lower() in _LOWER
+
+
 @dataclass(frozen=True)
 class ArmSource:
     """One arm of a diff: its name, its log, and the arm it was made from."""
@@ -172,7 +177,7 @@ class Comparison:
             metric: metric key.
             task: one task, or a subgroup ``task/label``; None for all.
             direction: ``lost`` (worse in the candidate), ``gained`` or ``both``.
-            limit: describe at most so many, the largest changes first.
+            limit: describe at most so many: the largest changes, of equal ones an even sample.
 
         Raises:
             InputError: on an unknown arm, metric or task.
@@ -349,7 +354,7 @@ def _metric_facts(
     elif (told := directions.get((task, metric), directions.get((task, name)))) is not None:
         higher, assumed = told, False
     else:
-        higher, assumed = name.lower() not in _LOWER, name not in _HIGHER and name.lower() not in _LOWER
+        higher, assumed = not is_lower_better(name), name not in _HIGHER and not is_lower_better(name)
     scale = analysis.scales.get(metric, analysis.scales.get(name))
     if scale is not None:
         if low < scale.low or high > scale.high:

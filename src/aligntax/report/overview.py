@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from aligntax.core.explain import error_of, main_entries
+from aligntax.core.explain import error_of, is_unsound, main_entries
 from aligntax.core.kinds import DISTANCES
 from aligntax.core.ledger import AVERAGES, MEAN_OVER_ITEMS, MEAN_OVER_TASKS, Entry, Ledger
 from aligntax.core.samples import OUTCOMES
@@ -122,18 +122,12 @@ class Doubt:
     where: str
 
 
-_UNSOUND = (
-    "stand for different contents", "repeat the content", "prompts differ", "replies are identical", "asked differently", "unequal attrition",
-    "no average over unequal", "filled in upstream", "no score for", "unpaired:", "not separable", "only ", "carried a score",
-)  # fmt: skip
-
-
 def doubts(ledger: Ledger, left_out: Sequence[tuple[str, str]]) -> list[Doubt]:
     """What stands against the comparisons, each once: checks of entries that question their soundness, and what the logs left out."""
     tasks: dict[str, list[str]] = {}
     for entry in ledger:
         for check in entry.checks:
-            if any(sign in check for sign in _UNSOUND):
+            if is_unsound(check):
                 tasks.setdefault(check, []).append(f"{entry.task} ({entry.baseline} to {entry.candidate})")
     found = []
     for check, named in tasks.items():
@@ -254,7 +248,7 @@ def waterfalls(study: Study, ledger: Ledger) -> list[Waterfall]:
 
 
 def _waterfall(title: str, tree: Sequence[tuple[str, str | None, int]], edges: Mapping[tuple[str, str], Entry]) -> Waterfall:
-    """A bar per edge; edges add up, since all entries of one metric and task rest on the items that every arm has."""
+    """A bar per edge; edges add up, since those of a branch of the tree rest on the items that all its arms have."""
     marks = []
     factor = charts.scale_of(unit := next(iter(edges.values())).unit)
     for name, parent, depth in tree:

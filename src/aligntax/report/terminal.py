@@ -145,7 +145,9 @@ def flips_view(flips: Iterable[Flip], total: int, *, width: int = 600) -> Group:
                 parts.append(Text(f"  {name}: {cut(printable(text, keep_newlines=False), width)}"))
         parts.append(Text(""))
     if shown < total:
-        parts.append(Text(f"{shown} of {total:,} shown, the largest changes first; --limit shows more.", style="dim"))
+        parts.append(
+            Text(f"{shown} of {total:,} shown, the largest changes and of equal ones an even sample; --limit shows more.", style="dim")
+        )
     elif total == 0:
         parts.append(Text("No item changed."))
     return Group(*parts)

@@ -79,6 +79,7 @@ class LogFacts:
         settings: harness, version, shots, templates and the like, for provenance.
         notes: what was left out and why.
         doubts: by task, what makes its scores doubtful.
+        mislabelled: labels that contradict each other, for audits.
     """
 
     higher_is_better: dict[tuple[str, str], bool] = field(default_factory=dict)
@@ -88,6 +89,7 @@ class LogFacts:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     doubts: dict[str, list[str]] = field(default_factory=dict)
+    mislabelled: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
         if text not in self.notes:

@@ -49,6 +49,7 @@ def mmlu_pro(path: Path, want: Want) -> LogSource:
 
 def _rows(paths: list[Path], want: Want, facts: LogFacts) -> Iterator[LogRow]:
     filled: Counter[str] = Counter()
+    swapped: list[str] = []
     total = 0
     for path in paths:
         with opened(path) as streams:
@@ -60,6 +61,13 @@ def _rows(paths: list[Path], want: Want, facts: LogFacts) -> Iterator[LogRow]:
                     total += 1
                     if _filled_in(row):
                         filled[row["pred"]] += 1
+                    if isinstance(row.get("answer_index"), int) and row["answer_index"] != ord(row["answer"][:1] or "@") - ord("A"):
+                        swapped.append(str(row["question_id"]))
+    if swapped:
+        facts.mislabelled.append(
+            f"{TASK}: answers that are not the option that their answer_index names: {len(swapped):,} of {total:,} "
+            f"(item {', '.join(swapped[:5])}{' ...' if len(swapped) > 5 else ''})"
+        )
     if filled:
         letter, most = filled.most_common(1)[0]
         facts.doubts[TASK] = [

@@ -27,6 +27,10 @@ _AVERAGES = re.compile(r"(?i)^(avg|average|mean|overall)\b|_avg$|\bavg\b")
 _NOT_MEASURED = re.compile(
     r"(?i)param|^url$|^type$|licen[cs]e|\bdate\b|^rank$|like|^kind$|\bhub\b|co2|co₂|\bcost\b|generation|precision|architecture|^flagged$|^merged$"
 )
+_CELL = re.compile(
+    r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*%?(?:\s*(?:±|\+/-|\+-)\s*(?P<error>\d*\.?\d+)\s*%?)?(?:\s*[(\[][^()\[\]]*[)\]])?"
+)
+_NOTHING = frozenset(["", "-", "–", "—", "n/a", "na", "nan", "none", "null", "tbd", "?"])
 _TABLE_HEAD = re.compile(r"^\s*\|\s*(Tasks?|Groups?)\s*\|", re.M)
 
 
@@ -107,6 +111,19 @@ def _number(text: str) -> float | None:
     return found if abs(found) < float("inf") else None
 
 
+def _printed(text: str) -> Cell | None:
+    """A cell of a published table: a number, perhaps with %, with an error after ± or with something in brackets; None if it is no number."""
+    found = _CELL.fullmatch(text.strip().replace("−", "-")) if len(text) <= 60 else None
+    if found is None or _number(found["number"]) is None:
+        return None
+    return Cell(text.strip(), found["number"], None if found["error"] is None else _number(found["error"]))
+
+
+def _unread(text: str) -> bool:
+    """Whether a cell says something that is no number and no sign for "nothing here"."""
+    return text.strip().lower() not in _NOTHING and _printed(text) is None
+
+
 # -- tables of many models ------------------------------------------------------------------------------------------------------------
 
 
@@ -162,16 +179,18 @@ def long_table(path: Path, want: Want) -> LogSource:
     found: dict[str, Summary] = {}
     for row in _chosen(path, _table(path), want.part):
         name = "/".join(row[c] for c in (*_BENCHMARK, *_CONDITION) if row.get(c))
-        value = _number(row.get("value", ""))
-        if value is None or is_average(name):
-            if value is not None:
+        cell = _printed(row.get("value", ""))
+        if cell is None or is_average(name):
+            if cell is not None:
                 facts.note(f"{name} is left out: an average of other rows")
+            elif _unread(row.get("value", "")):
+                facts.note(f"{name} is left out: {cut(row['value'], 60)!r} is no number")
             continue
-        if name in found and found[name].value != value:
+        if name in found and found[name].value != cell.value:
             raise LogError(
-                f"{shown(path)}: {printable(name)} of {printable(str(want.part))} stands twice, with {found[name].value:g} and {value:g}"
+                f"{shown(path)}: {printable(name)} of {printable(str(want.part))} stands twice, with {found[name].value:g} and {cell.value:g}"
             )
-        found[name] = Summary(name, METRIC, value)
+        found[name] = Summary(name, METRIC, cell.value, cell.error)
         told = row.get("higher_is_better", "")
         if told in ("0", "1", "true", "false", "True", "False"):
             facts.higher_is_better[name, METRIC] = told in ("1", "true", "True")
@@ -198,13 +217,17 @@ def wide_table(path: Path, want: Want) -> LogSource:
     facts = LogFacts(settings={"harness": "leaderboard", "model": want.part})
     found = []
     for name, text in rows[0].items():
-        value = _number(text)
-        if value is None or _NOT_MEASURED.search(name) or name.lower() in _ARM:
+        cell = _printed(text)
+        if _NOT_MEASURED.search(name) or name.lower() in _ARM:
+            continue
+        if cell is None:
+            if _unread(text) and any(_printed(row.get(name, "")) for row in table):
+                facts.note(f"{name} is left out: {cut(text, 60)!r} is no number")
             continue
         if is_average(name):
             facts.note(f"{name} is left out: an average of other columns")
             continue
-        found.append(Summary(name, METRIC, value))
+        found.append(Summary(name, METRIC, cell.value, cell.error))
     if not found:
         raise LogError(f"{shown(path)} has no numbers of {printable(str(want.part))}")
     return LogSource("leaderboard", None, facts=facts, summaries=found)
@@ -225,17 +248,25 @@ def _read(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as it is printed; ``unit``: one of its last digit."""
+    """A number as it is printed; ``unit``: one of its last digit.
+
+    Attributes:
+        text: the whole cell.
+        number: the number in it.
+        error: the error printed after it.
+    """
 
     text: str
+    number: str
+    error: float | None = None
 
     @property
     def value(self) -> float:
-        return float(self.text)
+        return float(self.number)
 
     @property
     def unit(self) -> float:
-        exponent = Decimal(self.text).as_tuple().exponent
+        exponent = Decimal(self.number).as_tuple().exponent
         return 10.0**exponent if isinstance(exponent, int) else 1.0
 
 
@@ -243,7 +274,14 @@ class Cell:
 class Table:
     """Every model of a table: its cells by benchmark, its printed averages by name, and which stage was made from which.
 
-    ``family``: the model behind a stage, where a table has several. ``other_means``: by model, further sets of cells of which a printed average may be the mean (lm-eval's tables have several metrics per task).
+    Attributes:
+        cells: by model and benchmark.
+        printed: printed averages, by model and name.
+        edges: (parent, child) of stages.
+        family: the model behind a stage, where a table has several.
+        other_means: by model, further sets of cells of which a printed average may be the mean (lm-eval's tables have several metrics per task).
+        twice: (model, benchmark, both texts) of cells that stand twice and differ.
+        unread: (model, benchmark, text) of cells that say something and are no number.
     """
 
     cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
@@ -251,6 +289,8 @@ class Table:
     edges: list[tuple[str, str]] = field(default_factory=list)
     family: dict[str, str] = field(default_factory=dict)
     other_means: dict[str, list[dict[str, Cell]]] = field(default_factory=dict)
+    twice: list[tuple[str, str, str, str]] = field(default_factory=list)
+    unread: list[tuple[str, str, str]] = field(default_factory=list)
 
     @property
     def averages(self) -> list[str]:
@@ -284,11 +324,17 @@ def _whole_long(rows: Sequence[dict[str, str]]) -> Table:
     for row in rows:
         arm, name = _named(row), "/".join(row[c] for c in (*_BENCHMARK, *_CONDITION) if row.get(c))
         text = row.get("value", "")
-        if _number(text) is None:
+        cell = _printed(text)
+        if cell is None:
+            if _unread(text):
+                table.unread.append((arm, name, text))
             continue
         table.cells.setdefault(arm, {})
         table.family[arm] = row.get("model", "")
-        (table.printed.setdefault(arm, {}) if is_average(name) else table.cells[arm])[name] = Cell(text)
+        into = table.printed.setdefault(arm, {}) if is_average(name) else table.cells[arm]
+        if name in into and into[name].value != cell.value:
+            table.twice.append((arm, name, into[name].text, cell.text))
+        into[name] = cell
         parent = row.get("parent_stage")
         if parent:
             edge = _named({**row, "stage": parent}), arm
@@ -299,10 +345,13 @@ def _whole_long(rows: Sequence[dict[str, str]]) -> Table:
 
 def _whole_wide(rows: Sequence[dict[str, str]]) -> Table:
     table = Table()
+    said: list[tuple[str, str, str]] = []
     for row in rows:
         arm = _named(row)
         name = next((f"{arm}~{n}" for n in range(2, len(rows) + 2) if f"{arm}~{n}" not in table.cells), arm) if arm in table.cells else arm
-        numbers = {k: Cell(v) for k, v in row.items() if _number(v) is not None and not _NOT_MEASURED.search(k) and k.lower() not in _ARM}
+        measured = {k: v for k, v in row.items() if not _NOT_MEASURED.search(k) and k.lower() not in _ARM}
+        numbers = {k: cell for k, v in measured.items() if (cell := _printed(v)) is not None}
+        said += [(name, k, v) for k, v in measured.items() if _unread(v)]
         table.cells[name] = {k: cell for k, cell in numbers.items() if not is_average(k)}
         table.printed[name] = {k: cell for k, cell in numbers.items() if is_average(k)}
         # An average may stand in the middle: what comes after it is no part of it.
@@ -310,7 +359,14 @@ def _whole_wide(rows: Sequence[dict[str, str]]) -> Table:
         ends = [at for at, k in enumerate(order) if is_average(k)]
         runs = [order[start:at] for at in ends for start in (0, *(end + 1 for end in ends if end < at))]
         table.other_means[name] = [{k: numbers[k] for k in some if not is_average(k)} for some in runs]
+    benchmarks = {k for of in (*table.cells.values(), *table.printed.values()) for k in of}
+    table.unread = [one for one in said if one[1] in benchmarks]  # a column without any number is no benchmark
     return table
+
+
+def _percent(value: float) -> Cell:
+    text = f"{100 * value:.2f}"
+    return Cell(text, text)
 
 
 def _whole_markdown(text: str) -> list[Table]:
@@ -324,9 +380,9 @@ def _whole_markdown(text: str) -> list[Table]:
         title = section.split(":", 1)[0].strip()[:60] or "table"
         by_metric: dict[str, dict[str, Cell]] = {}
         for one in rows:
-            by_metric.setdefault(one.metric.partition(",")[0], {})[one.task] = Cell(f"{100 * one.value:.2f}")
+            by_metric.setdefault(one.metric.partition(",")[0], {})[one.task] = _percent(one.value)
         best = {task: cell for metric in ("acc", "acc_norm") for task, cell in by_metric.get(metric, {}).items()}
-        table = Table({title: best or next(iter(by_metric.values()))}, {title: {"Average": Cell(told[1])}})
+        table = Table({title: best or next(iter(by_metric.values()))}, {title: {"Average": Cell(told[1], told[1])}})
         table.other_means[title] = list(by_metric.values())
         found.append(table)
     return found
