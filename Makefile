@@ -42,6 +42,7 @@ validate: $(VENV)/.full
 # Whole-process speed and memory, beside pandas and statsmodels doing the same comparison.
 bench: $(VENV)/.full
 	$(BIN)/python benchmarks/diff_speed.py
+	$(BIN)/python benchmarks/report_speed.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

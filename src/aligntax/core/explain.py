@@ -18,7 +18,6 @@ from aligntax.core.words import (
     value_text,
 )
 
-
 # Signs of checks by what they say: what was asked was not the same; a comparison does not rest on what it seems to.
 _NOT_ALIKE = (
     "stand for different contents", "prompts differ", "replies are identical", "asked differently", "unequal attrition", "no average over unequal",
