@@ -325,6 +325,27 @@ def test_outcomes_are_told_where_not_every_answer_was_scored(tmp_path: Path) -> 
     assert (more, whole) == (0, 2)
 
 
+def test_a_page_without_samples_claims_nothing_of_items(tmp_path: Path) -> None:
+    """Published values: every task a waterfall, no items, no outcomes, and what is left out said once for all arms."""
+    rows = ["model,stage,parent_stage,benchmark,value"]
+    for stage, parent, values in (("SFT", "", (60.0, 93.1)), ("DPO", "SFT", (62.0, 87.2)), ("RLVR", "DPO", (63.5, 85.5))):
+        rows += [f"m,{stage},{parent},{name},{value}" for name, value in zip(("MATH", "Safety"), values, strict=True)]
+        rows += [f"m,{stage},{parent},Avg,70"]
+    path = tmp_path / "card.csv"
+    path.write_text("\n".join(rows) + "\n")
+    stages = [("dpo", f"{path}#m/DPO")]
+    aligntax.diff(f"{path}#m/SFT", f"{path}#m/RLVR", stages=stages, names=("sft", "rlvr"), out=tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "No samples are known, and so no outcomes." in page
+    assert "Nothing is paired: at least one side has no samples, and so no items to show." in page
+    assert "Without an interval there is no verdict" in page
+    assert 'Avg is left out: an average of other rows <span class="soft">(sft, dpo, rlvr)</span>' in page
+    stored = load_run(tmp_path / "run")
+    safety, maths = overview.waterfalls(stored.study, stored.ledger)
+    assert (safety.title, maths.title) == ("Safety: points (safety)", "MATH: points (performance)")
+    assert [m.text for m in safety.plot.marks] == ["93.1", "-5.9 points", "-1.7 points"]
+
+
 def plots(ledger: Ledger) -> list[charts.Plot]:
     mark = charts.Mark
     made = [

@@ -134,7 +134,10 @@ def doubts(ledger: Ledger, left_out: Sequence[tuple[str, str]]) -> list[Doubt]:
         names = list(dict.fromkeys(named))
         more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
         found.append(Doubt(printable(check), printable(", ".join(names[:3])) + more))
-    return found + [Doubt(printable(text), printable(arm)) for arm, text in left_out]
+    arms: dict[str, list[str]] = {}
+    for arm, text in left_out:
+        arms.setdefault(text, []).append(arm)
+    return found + [Doubt(printable(text), printable(", ".join(named))) for text, named in arms.items()]
 
 
 def stages(study: Study, ledger: Ledger) -> list[Stage]:
@@ -230,21 +233,27 @@ def _span(entry: Entry, name: str) -> tuple[float, float] | None:
 
 
 def waterfalls(study: Study, ledger: Ledger) -> list[Waterfall]:
-    """Stage trees of three arms and more: one waterfall per kind and metric, of its mean over items, over tasks, or its only task."""
+    """Stage trees of three arms and more, by kind and metric: the mean over items or over tasks; without one every task, the largest steps first."""
     tree = _tree(study)
     if len(tree) < 3:
         return []
-    out = []
-    entries = main_entries(ledger)
-    for kind, metric in dict.fromkeys((e.kind, e.metric) for e in entries if e.kind not in ("divergence", "format")):
-        of = [e for e in entries if (e.kind, e.metric) == (kind, metric) and e.change is not None]
+    averages: list[Waterfall] = []
+    single: list[tuple[float, Waterfall]] = []
+    edges_of = {(parent or "", name) for name, parent, _ in tree}
+    entries = [e for e in main_entries(ledger) if e.pair in edges_of and e.change is not None and e.kind not in ("divergence", "format")]
+    for kind, metric in dict.fromkeys((e.kind, e.metric) for e in entries):
+        of = [e for e in entries if (e.kind, e.metric) == (kind, metric)]
         tasks = list(dict.fromkeys(e.task for e in of))
-        task = next((t for t in (MEAN_OVER_ITEMS, MEAN_OVER_TASKS) if t in tasks), tasks[0] if len(tasks) == 1 else None)
-        edges = {e.pair: e for e in of if e.task == task}
-        along = [(name, parent, depth) for name, parent, depth in tree if (parent, name) in edges]
-        if len(along) >= 2:
-            out.append(_waterfall(printable(f"{task}: {metric} ({kind.replace('_', ' ')})"), tree, edges))
-    return out
+        average = next((t for t in (MEAN_OVER_ITEMS, MEAN_OVER_TASKS) if t in tasks), None)
+        for task in tasks if average is None else [average]:
+            edges = {e.pair: e for e in of if e.task == task}
+            if len(edges) >= 2:
+                fall = _waterfall(printable(f"{task}: {metric} ({kind.replace('_', ' ')})"), tree, edges)
+                if average is None:
+                    single.append((max(abs(e.change or 0.0) for e in edges.values()), fall))
+                else:
+                    averages.append(fall)
+    return averages + [fall for _, fall in sorted(single, key=lambda one: -one[0])]
 
 
 def _waterfall(title: str, tree: Sequence[tuple[str, str | None, int]], edges: Mapping[tuple[str, str], Entry]) -> Waterfall:
@@ -285,11 +294,12 @@ def outcomes(ledger: Ledger, pairs: Sequence[tuple[str, str]]) -> tuple[list[Out
     for entry in main_entries(ledger):
         if entry.pair in pairs and entry.task not in AVERAGES and entry.kind not in ("format", "divergence"):
             for arm, counts in entry.outcomes.items():
-                seen.setdefault((entry.task, entry.metric, arm), counts)
+                if any(counts.values()):  # values without samples have none
+                    seen.setdefault((entry.task, entry.metric, arm), counts)
     rows = []
     for (task, metric, arm), found in seen.items():
         planned = sum(found.values())
-        if planned and found.get("scored", 0) < planned:
+        if found.get("scored", 0) < planned:
             parts = tuple((str(o), found[o], 100 * found[o] / planned) for o in OUTCOMES if found.get(o))
             rows.append(Outcomes(printable(f"{task} ({metric})"), printable(arm), planned, parts))
     rows.sort(key=lambda row: sum(share for name, _, share in row.parts if name == "scored"))
@@ -306,6 +316,7 @@ def methods_used(ledger: Ledger) -> set[str]:
         "average": lambda e: e.task in AVERAGES,
         "unread": lambda e: e.detail("unparsed_baseline") is not None,
         "margin": lambda e: e.margin is not None,
+        "samples": lambda e: e.n > 0,
     }.items():
         if any(map(holds, ledger)):
             used.add(name)
