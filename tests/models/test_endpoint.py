@@ -947,7 +947,8 @@ def test_who_has_seen_enough_waits_for_nobody(httpserver: HTTPServer) -> None:
 
 
 _ASKS = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
 from aligntax.core.asks import GenerateAsk, Prompt
 from aligntax.models.endpoint import Endpoint
 print(list(Endpoint(sys.argv[1], concurrency=1, timeout=25.0).generate([GenerateAsk(Prompt("a bb", None), 5)])))
