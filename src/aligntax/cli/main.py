@@ -16,6 +16,7 @@ import typer
 
 from aligntax import __version__
 from aligntax.cli import lab
+from aligntax.cli.gate import gate, plan_size
 from aligntax.cli.measure import measure, run_study
 from aligntax.cli.shared import (
     BootstrapOption,
@@ -152,6 +153,8 @@ def diff(
 
 app.command()(measure)
 app.command("run")(run_study)
+app.command()(gate)
+app.command("plan-size")(plan_size)
 
 
 @app.command()

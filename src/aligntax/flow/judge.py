@@ -17,6 +17,7 @@ from aligntax.core.kinds import NO_BETTER_SIDE, default_margin
 from aligntax.core.ledger import Detail, Entry
 from aligntax.core.study import Analysis
 from aligntax.flow import checks as words
+from aligntax.flow.inversion import parameters
 from aligntax.flow.scores import FloatArray, IntArray, relabelled
 from aligntax.stats.mcnemar import mcnemar_exact_p, mcnemar_mid_p
 from aligntax.stats.moments import correlation, mean, sample_variance
@@ -398,6 +399,8 @@ def _entry(one: Draft, family: dict[str, Any], analysis: Analysis) -> Entry:
         numbers = {"se": estimate.se, "ci_low": ci_low, "ci_high": ci_high, "p_value": p, "p_adjusted": family.get("q")}
     else:
         checks += _unparsed_checks(one, said, (None, None), analysis)
+    if estimate is not None and estimate.test is not None:
+        details |= parameters(estimate.test)
     change = None
     if one.baseline_value is not None and one.candidate_value is not None:
         change = one.candidate_value - one.baseline_value

@@ -14,6 +14,15 @@ from math import copysign, inf, sqrt
 _HALVINGS = 64
 
 
+def tango_variance(delta: float, lost: float, gained: float, n: float) -> float:
+    """Variance of one item's difference at the likeliest rate of losses when the mean change is ``delta``; arguments as of ``tango_statistic``."""
+    a = 2.0 * n
+    b = -(gained + lost) + (2.0 * n - gained + lost) * delta
+    c = -lost * delta * (1.0 - delta)
+    q = (sqrt(max(b * b - 4.0 * a * c, 0.0)) - b) / (2.0 * a)
+    return 2.0 * q + delta * (1.0 - delta)
+
+
 def tango_statistic(delta: float, lost: float, gained: float, n: float) -> float:
     """Score statistic T(delta) of the hypothesis "the mean change is delta".
 
@@ -30,11 +39,7 @@ def tango_statistic(delta: float, lost: float, gained: float, n: float) -> float
     numerator = gained - lost - n * delta
     if abs(numerator) < 1e-14 * n:
         return 0.0
-    a = 2.0 * n
-    b = -(gained + lost) + (2.0 * n - gained + lost) * delta
-    c = -lost * delta * (1.0 - delta)
-    q = (sqrt(max(b * b - 4.0 * a * c, 0.0)) - b) / (2.0 * a)
-    variance = n * (2.0 * q + delta * (1.0 - delta))
+    variance = n * tango_variance(delta, lost, gained, n)
     return numerator / sqrt(variance) if variance > 0 else copysign(inf, numerator)
 
 

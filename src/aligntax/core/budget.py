@@ -1,0 +1,113 @@
+"""budget.yaml: the most that a release may lose, and how sure one has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from aligntax.core.errors import InputError
+from aligntax.core.kinds import KINDS
+from aligntax.core.ledger import Entry
+from aligntax.core.study import Frozen, Margin
+from aligntax.core.words import cut, printable
+from aligntax.core.yamlio import read_yaml
+
+MAX_BYTES = 2**20
+Rule = Literal["ruled_out", "not_shown"]
+
+
+class Budget(Frozen):
+    """One line of the budget.
+
+    Attributes:
+        kind, task, metric: which entries it holds; task and metric may be patterns (``xstest*``), none of them named means all.
+        lose_at_most: in the metric's unit (0.01 is a point of an accuracy), or a share of the baseline's value (``5%``).
+        rule: ``ruled_out``: a loss beyond that must be ruled out. ``not_shown``: it must not be shown.
+    """
+
+    lose_at_most: Margin
+    kind: str | None = None
+    task: str | None = None
+    metric: str | None = None
+    rule: Rule = "ruled_out"
+
+    @field_validator("lose_at_most", mode="before")
+    @classmethod
+    def _amount(cls, given: Any) -> Any:
+        share = isinstance(given, str) and given.strip().endswith("%")
+        try:
+            value = float(given.strip().removesuffix("%")) / 100 if share else float(given)
+        except (TypeError, ValueError, AttributeError):
+            raise ValueError(f"lose_at_most is a number such as 0.01, or a share of the baseline such as 5%; got {given!r}") from None
+        if isinstance(given, bool) or not 0 < value < float("inf"):
+            raise ValueError(f"lose_at_most must be more than 0; got {given!r}")
+        return {"value": value, "relative": share}
+
+    @model_validator(mode="after")
+    def _known(self) -> Budget:
+        if self.kind is not None and self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
+        return self
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether an entry falls under this line, by kind, task and metric."""
+        return (
+            (self.kind is None or entry.kind == self.kind)
+            and (self.task is None or fnmatchcase(entry.task, self.task))
+            and (self.metric is None or fnmatchcase(entry.metric, self.metric))
+        )
+
+    @property
+    def named(self) -> str:
+        """What it holds, in words."""
+        parts = [self.kind.replace("_", " ") if self.kind else "", self.task or "", self.metric or ""]
+        return printable(", ".join(part for part in parts if part)) or "everything"
+
+
+class BudgetFile(Frozen):
+    """The whole file. ``confidence`` is that of a two-sided interval: each rule errs at most half of the rest of the time."""
+
+    budgets: tuple[Budget, ...] = Field(min_length=1)
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+def read_budget(path: Path) -> BudgetFile:
+    """Read budget.yaml.
+
+    Raises:
+        InputError: if it cannot be read, or says something that no budget says: which line, what was found, what is allowed.
+    """
+    try:
+        data = path.read_bytes()[: MAX_BYTES + 1]
+        text = data.decode("utf-8")
+    except OSError as error:
+        raise InputError(f"{printable(str(path))} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{printable(str(path))} is no UTF-8 text") from None
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{printable(str(path))} is larger than {MAX_BYTES // 2**20} MiB, which no budget is")
+    given = read_yaml(text, printable(str(path)))
+    if not isinstance(given, Mapping):
+        raise InputError(f"{printable(str(path))} is no budget: 'budgets:' with a list is expected")
+    try:
+        return BudgetFile.model_validate(given)
+    except ValidationError as error:
+        raise InputError(f"{printable(str(path))}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    one = error.errors()[0]
+    place = [str(p) if isinstance(p, str) else f"number {p + 1}" for p in one["loc"]]
+    where = printable(", ".join(place))
+    if one["type"] == "extra_forbidden":
+        allowed = "lose_at_most, kind, task, metric, rule" if len(place) > 1 else "budgets, confidence"
+        return f"{where} is not known here; allowed: {allowed}"
+    if one["type"] == "missing":
+        return f"{where} is missing"
+    if one["loc"][-1:] == ("rule",):
+        return f"{where} must be ruled_out or not_shown; got {cut(printable(repr(one['input'])), 60)}"
+    return f"{where}: {printable(one['msg'].removeprefix('Value error, '))}"
