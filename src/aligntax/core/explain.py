@@ -78,7 +78,25 @@ def _level(x: float, unit: str, error: float | None) -> str:
 
 def reasons(entry: Entry) -> list[str]:
     """Why the verdict is what it is, what would change an undetermined one, and what of the change is the template's."""
-    return [*_reasons(entry), *_split(entry)]
+    return [*_reasons(entry), *_retained(entry), *_split(entry)]
+
+
+def _retained(entry: Entry) -> list[str]:
+    """Of an established change: what share of the baseline is left, of all of it and of what lies above guessing."""
+    share, above = entry.detail("retained"), entry.detail("retained_above_chance")
+    if share is None or entry.verdict not in ("tax", "gain"):
+        return []
+    said = f"{percent(share, 0)} of the baseline's value is retained{_span(entry, 'retained_ci')}"
+    chance = entry.detail("chance")
+    if above is not None and chance is not None:
+        said += f", {percent(above, 0)} of what lies above guessing ({percent(chance)}){_span(entry, 'retained_above_chance_ci')}"
+    return [f"{said}."]
+
+
+def _span(entry: Entry, name: str) -> str:
+    interval = entry.details.get(name)
+    low, high = interval if isinstance(interval, list) else (None, None)
+    return "" if low is None or high is None else f" ({percent(low, 0)} to {percent(high, 0)})"
 
 
 def _split(entry: Entry) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -211,7 +211,7 @@ class _MetricComparison:
                 metric=self.table.metric,
                 baseline=baseline,
                 candidate=candidate,
-                facts=facts,
+                facts=facts if subgroup or name == self.items.tasks[task] else replace(facts, guesses=()),  # several tasks
                 base=_side(both[baseline], paired),
                 cand=_side(both[candidate], paired),
                 codes=codes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -320,7 +320,10 @@ def metric_tables(study: Study, items: Items, rows: Rows, facts: Sequence[LogFac
     for metric in sorted(names):
         found = {arm.name: rows.metric_rows(arm.number, metric) for arm in rows.arms}
         found = {name: r for name, r in found.items() if len(r.item)}
-        known = _facts(metric, found, items, directions, study.analysis)
+        known = {
+            t: replace(of, guesses=_guesses(items.tasks[t], metric, facts)) if of.unit == "fraction" and of.higher_is_better else of
+            for t, of in _facts(metric, found, items, directions, study.analysis).items()
+        }
         by_task = np.array([t in known and known[t].strict for t in range(len(items.tasks))])
         arms = {name: item_scores(r, len(items.task), by_task[items.task]) for name, r in found.items()}
         out.append(MetricTable(metric, arms, known))
@@ -338,6 +341,12 @@ def _facts(
     counts = sum(np.bincount(items.task[r.item], minlength=len(items.tasks)) for r in found.values())
     present = [int(t) for t in np.flatnonzero(counts)]
     return {t: _metric_facts(metric, items.tasks[t], float(low[t]), float(high[t]), directions, analysis) for t in present}
+
+
+def _guesses(task: str, metric: str, facts: Sequence[LogFacts]) -> tuple[tuple[int, int], ...]:
+    """(Options, items that offer so many), where the arms that tell it agree."""
+    told = [tuple(sorted(one.guesses[task, metric].items())) for one in facts if (task, metric) in one.guesses]
+    return told[0] if told and len(set(told)) == 1 else ()
 
 
 def _metric_facts(

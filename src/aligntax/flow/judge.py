@@ -32,18 +32,22 @@ from aligntax.stats.paired import (
     without_noise,
 )
 from aligntax.stats.planning import plan, sources_needed
+from aligntax.stats.ratio import ratio_interval
 from aligntax.stats.resample import bootstrap_means, bootstrap_t_interval, percentile_interval
 from aligntax.stats.trials import trial_variance
 from aligntax.stats.verdict import MIN_DF, Verdict, verdict
 
 _BOOTSTRAP_T_ITEMS = 100
+_FEW_FLIPS = 10
+"""Changed items below which a ratio has no interval: its variance is that of the items that changed."""
 
 
 @dataclass(frozen=True)
 class MetricFacts:
     """What is known of one metric on one task: unit, direction, and the largest |difference| of one item (None if unbounded).
 
-    ``strict`` marks accuracies, in which unreadable answers count as incorrect; ``assumed`` an assumed direction.
+    ``strict`` marks accuracies, in which unreadable answers count as incorrect; ``assumed`` an assumed direction; ``guesses`` says how many
+    of the task's items offer how many options, one of them right.
     """
 
     unit: str
@@ -51,10 +55,18 @@ class MetricFacts:
     scale: float | None
     strict: bool
     assumed: bool = False
+    guesses: tuple[tuple[int, int], ...] = ()
 
     @property
     def sign(self) -> float:
         return 1.0 if self.higher_is_better else -1.0
+
+    def chance(self, n: int) -> float | None:
+        """The score of guessing on ``n`` of the task's items; None unless they are all of them, or all offer the same number of options."""
+        total = sum(items for _, items in self.guesses)
+        if not total or (n != total and len(self.guesses) > 1):
+            return None
+        return sum(items / options for options, items in self.guesses) / total
 
 
 @dataclass(frozen=True)
@@ -155,6 +167,7 @@ def draft(pairing: Pairing, analysis: Analysis, rng: np.random.Generator | None 
     )
     set_margin(out, analysis)
     _basic_details(out, base, cand, binary=binary)
+    _ratio_details(out, base, cand, codes, analysis.level)
     _trial_details(out, base, cand, d, single=single)
     _unparsed_details(out, pairing, codes, analysis, binary=binary, trials=not single)
     if analysis.bootstrap and rng is not None:
@@ -222,6 +235,27 @@ def _basic_details(out: Draft, base: Side, cand: Side, *, binary: bool) -> None:
         details["design_effect"] = estimate.design_effect
     if estimate.df is not None:
         details["df"] = estimate.df
+
+
+def _ratio_details(out: Draft, base: Side, cand: Side, codes: IntArray | None, level: float) -> None:
+    """What share of the baseline's value is retained, of all of it and of what lies above chance; only where more is better and less than 0 there is not."""
+    if not out.facts.higher_is_better or float(min(base.mean.min(), cand.mean.min())) < 0:
+        return
+    floors = {"retained": 0.0}
+    chance = out.facts.chance(len(base.mean))
+    if chance is not None:
+        change = float(cand.mean.mean() - base.mean.mean())
+        out.details |= {"chance": chance, "chance_corrected_change": change / (1 - chance)}
+        floors["retained_above_chance"] = chance
+    for name, floor in floors.items():
+        if float(base.mean.mean()) - floor <= 1e-12:
+            continue  # nothing to retain
+        share, interval = ratio_interval(cand.mean, base.mean, codes, level=level, floor=floor)
+        out.details[name] = share
+        if interval is not None and out.estimate is not None and out.estimate.items_changed >= _FEW_FLIPS:
+            out.details[f"{name}_ci"] = list(interval)
+    if "retained" in out.details:
+        out.details["relative_change"] = float(out.details["retained"]) - 1.0  # type: ignore[arg-type]
 
 
 def _trial_details(out: Draft, base: Side, cand: Side, d: FloatArray, *, single: bool) -> None:

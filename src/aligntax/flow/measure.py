@@ -13,7 +13,7 @@ from typing import Literal, Self
 from aligntax.core.asks import Answer, Failure
 from aligntax.core.errors import AligntaxError, InputError
 from aligntax.core.ids import digest
-from aligntax.core.items import Task
+from aligntax.core.items import Choose, Task
 from aligntax.core.ledger import Entry
 from aligntax.core.study import Analysis, Arm, Elicitation, Study, TaskUse, check_tree
 from aligntax.core.words import printable
@@ -374,9 +374,16 @@ def _facts(plan: Plan, arm: ArmPlan, known: dict[str, object]) -> LogFacts:
         "elicitation": None if how is None else how.model_dump(mode="json"),
         "tasks": {task.name: dict(task.facts) for task, _ in plan.tasks},
     }
-    return LogFacts(
+    facts = LogFacts(
         higher_is_better=directions,
         labels=labels,
         auto_cluster="cluster" if clustered and plan.study.analysis.cluster is None else None,
         settings=settings,
     )
+    for sitting in arm.sittings:
+        options = [len(want.choices) for want in sitting.question.wants if isinstance(want, Choose)]
+        if len(options) == len(sitting.question.wants) == 1 and options[0] > 1:
+            for task, metric in directions:
+                if task == sitting.task and metric.split(",", 1)[0] in ("acc", "acc_norm"):
+                    facts.guess(task, metric, options[0])
+    return facts

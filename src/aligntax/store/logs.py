@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -79,6 +80,7 @@ class LogFacts:
         settings: harness, version, shots, templates and the like, for provenance.
         notes: what was left out and why.
         doubts: by task, what makes its scores doubtful.
+        guesses: by (task, metric), how many items offer how many options of which one is right.
         mislabelled: labels that contradict each other, for audits.
     """
 
@@ -90,6 +92,11 @@ class LogFacts:
     notes: list[str] = field(default_factory=list)
     doubts: dict[str, list[str]] = field(default_factory=dict)
     mislabelled: list[str] = field(default_factory=list)
+    guesses: dict[tuple[str, str], Counter[int]] = field(default_factory=dict)
+
+    def guess(self, task: str, metric: str, options: int) -> None:
+        """Count an item that offers so many options, one of them right."""
+        self.guesses.setdefault((task, metric), Counter())[options] += 1
 
     def note(self, text: str) -> None:
         if text not in self.notes:

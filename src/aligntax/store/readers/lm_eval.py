@@ -203,6 +203,9 @@ def _sample(task: str, row: Mapping[str, Any], want: Want, facts: LogFacts, wher
             facts.note(
                 f"{task}: metric {key} is left out: its per-sample value is {_describe(value)}, which only a corpus-level sum can use"
             )
+    for key in base.scores:
+        if key.split(",", 1)[0] in ("acc", "acc_norm") and (options := _options(row)):
+            facts.guess(task, key, options)
     if base.scores or not elements:
         yield base
     if elements and not want.cluster:
@@ -285,6 +288,14 @@ def _outcome(row: Mapping[str, Any], filtered: object) -> tuple[Outcome, str | N
 def _is_choice(row: Mapping[str, Any]) -> bool:
     arguments = row.get("arguments")
     return isinstance(arguments, dict) and len(arguments) > 1
+
+
+def _options(row: Mapping[str, Any]) -> int:
+    """How many choices an item offers, each with a likelihood; 0 where it is no such item, or offers its choices once more without their question."""
+    resps = row.get("resps")
+    if not isinstance(resps, list) or len(resps) < 2 or any(_loglikelihood(one) is None for one in resps):
+        return 0
+    return 0 if "acc_mutual_info" in row else len(resps)
 
 
 def _answer(row: Mapping[str, Any]) -> str | None:

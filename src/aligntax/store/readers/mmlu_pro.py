@@ -59,6 +59,8 @@ def _rows(paths: list[Path], want: Want, facts: LogFacts) -> Iterator[LogRow]:
                         facts.labels.update(key for key, value in row.items() if isinstance(value, str | int))
                     yield _row(row, want, f"{where}, row {number}")
                     total += 1
+                    if isinstance(row.get("options"), list) and row["options"]:
+                        facts.guess(TASK, METRIC, len(row["options"]))
                     if _filled_in(row):
                         filled[row["pred"]] += 1
                     if isinstance(row.get("answer_index"), int) and row["answer_index"] != ord(row["answer"][:1] or "@") - ord("A"):
