@@ -11,13 +11,28 @@ from aligntax.core.ledger import AVERAGES, MEAN_OVER_ITEMS, MEAN_OVER_TASKS, Ent
 from aligntax.core.samples import OUTCOMES
 from aligntax.core.study import Study
 from aligntax.core.tables import entry_row
-from aligntax.core.words import VERDICT_WORDS, change_number, change_unit, cut, interval_text, is_fraction, printable, value_text
+from aligntax.core.words import (
+    VERDICT_WORDS,
+    change_number,
+    change_unit,
+    cut,
+    interval_text,
+    is_fraction,
+    p_text,
+    percent,
+    printable,
+    size_text,
+    value_text,
+)
 from aligntax.flow.split import fours
+from aligntax.flow.stages import Account, accounts, cells, losses_of_safety, worst
+from aligntax.flow.stages import Cell as StageCell
 from aligntax.report import charts
 from aligntax.report.charts import Plot
 
 MAX_SPLIT_ROWS = 20
 MAX_OUTCOME_ROWS = 60
+MAX_ACCOUNTS = 40
 
 
 @dataclass(frozen=True)
@@ -286,6 +301,88 @@ def _tree(study: Study) -> list[tuple[str, str | None, int]]:
             yield from walk(child, name, depth + 1)
 
     return [one for root in children.get(None, []) for one in walk(root, None, 0)]
+
+
+@dataclass(frozen=True)
+class AccountRow:
+    """One task along a path, in words: its first value, what each stage changed and kept, what the whole path did."""
+
+    task: str
+    start: str
+    steps: tuple[Cell, ...]
+    total: str
+    retained: str
+    refunded: str
+
+
+@dataclass(frozen=True)
+class PathTable:
+    """One path through the stage tree: its arms, and a row per task."""
+
+    arms: tuple[str, ...]
+    rows: tuple[AccountRow, ...]
+    hidden: int
+
+
+def path_tables(study: Study, ledger: Ledger) -> list[PathTable]:
+    """The accounts of every path, averages first."""
+    found = accounts(study, ledger)
+    out = []
+    for path in dict.fromkeys(one.path for one in found):
+        of = sorted((one for one in found if one.path == path), key=lambda one: one.task not in AVERAGES)
+        out.append(PathTable(tuple(map(printable, path)), tuple(map(_account_row, of[:MAX_ACCOUNTS])), max(0, len(of) - MAX_ACCOUNTS)))
+    return out
+
+
+def _account_row(one: Account) -> AccountRow:
+    error = error_of(one.steps[0].entry)
+
+    def kept(share: float | None) -> str:
+        return "" if share is None else percent(share, 1)
+
+    steps = []
+    for step in one.steps:
+        row = entry_row(step.entry)
+        said = (
+            f"{change_number(step.change, one.unit, error_of(step.entry))} ({kept(step.retained)})"
+            if step.retained is not None
+            else row.change
+        )
+        steps.append(Cell(said, row.verdict))
+    return AccountRow(
+        printable(f"{one.task} ({one.metric})"),
+        value_text(one.values[0], one.unit, error),
+        tuple(steps),
+        change_number(one.total, one.unit, error),
+        kept(one.retained),
+        size_text(one.refunded, one.unit, error) if one.refunded > 0 else "",
+    )
+
+
+def stage_sentences(study: Study, ledger: Ledger) -> list[str]:
+    """The worst cell of the whole tree, and where safety itself was lost; each says whether that is established over all cells."""
+    found = cells(study, ledger)
+    edges = len({cell.entry.pair for cell in found})
+    if edges < 2:
+        return []
+    out = []
+    for unit in dict.fromkeys(cell.entry.unit for cell in found if cell.entry.unit in ("fraction", "points")):
+        cell = worst(found, unit)
+        if cell is not None:
+            out.append(f"The largest loss of any task at any stage: {_cell_text(cell, len(found), ledger)}.")
+    safety = losses_of_safety(found)
+    if safety:
+        out.append("Safety fell at: " + "; ".join(_cell_text(cell, len(found), ledger) for cell in safety[:4]) + ".")
+    return out
+
+
+def _cell_text(cell: StageCell, count: int, ledger: Ledger) -> str:
+    entry = cell.entry
+    where = f"{printable(entry.task)} from {printable(entry.baseline)} to {printable(entry.candidate)}, {entry_row(entry).change}"
+    if cell.q is None:
+        return f"{where} (no interval is known)"
+    sure = cell.q < 1 - ledger[0].level
+    return f"{where} ({'established' if sure else 'not established'} among all {count} cells of the tree, Holm p {p_text(cell.q)})"
 
 
 def outcomes(ledger: Ledger, pairs: Sequence[tuple[str, str]]) -> tuple[list[Outcomes], int, int]:

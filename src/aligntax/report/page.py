@@ -128,6 +128,8 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
             ],
             pairs_left_out=len(pairs) - len(told),
             stages=overview.stages(study, ledger) if len(study.arms) > 2 else [],
+            paths=overview.path_tables(study, ledger),
+            stage_sentences=overview.stage_sentences(study, ledger),
             waterfalls=[(fall, figures.show(number, f"Waterfall: {fall.title}, stage by stage")) for fall, number in planned_falls],
             waterfalls_left_out=len(falls) - len(planned_falls),
             matrices=overview.matrices(ledger) if len(pairs) > 1 else [],

@@ -1,0 +1,85 @@
+"""The accounts of a stage tree: exact sums and products, refunds, the worst cell, where safety fell."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+import pytest
+
+import aligntax
+from aligntax.flow.stages import Account, accounts, cells, losses_of_safety, paths, worst
+from aligntax.report.overview import stage_sentences
+from aligntax.stats.multiplicity import holm
+from aligntax.store.run import StoredRun, load_run
+from tests.support.tables import write_csv
+
+
+def published(shared: Path, out: Path, model: str, *stages: str) -> StoredRun:
+    file = shared / "data" / "published_tables" / "per_stage_results.csv"
+    first, *between, last = stages
+    aligntax.diff(
+        f"{file}#{model}/{first}", f"{file}#{model}/{last}", names=(first, last), stages=[(s, f"{file}#{model}/{s}") for s in between], out=out
+    )  # fmt: skip
+    return load_run(out)
+
+
+def of(run: StoredRun, task: str) -> Account:
+    (found,) = [one for one in accounts(run.study, run.ledger) if one.task == task]
+    return found
+
+
+def test_published_stage_trees(shared: Path, tmp_path: Path) -> None:
+    """SFT -> DPO costs safety (8B -5.9, 70B -5.4 points); 405B's MATH 63.4 -> 59.9 -> 67.3 is refunded; every sum and product is exact."""
+    for model, safety in (("Tulu-3-8B", -5.9), ("Tulu-3-70B", -5.4)):
+        run = published(shared, tmp_path / model, model, "SFT", "DPO", "RLVR")
+        found = of(run, "Safety")
+        assert found.path == ("SFT", "DPO", "RLVR")
+        assert found.steps[0].change == pytest.approx(safety)
+        assert losses_of_safety(cells(run.study, run.ledger))[0].entry.pair == ("SFT", "DPO")
+        for one in accounts(run.study, run.ledger):
+            assert sum(step.change for step in one.steps) == pytest.approx(one.total, abs=1e-12)
+            assert one.retained == pytest.approx(prod(step.retained or 0.0 for step in one.steps), rel=1e-12)
+    math = of(published(shared, tmp_path / "405B", "Tulu-3-405B", "SFT", "DPO", "RLVR"), "MATH")
+    assert [step.change for step in math.steps] == pytest.approx([-3.5, 7.4])
+    assert [step.refund for step in math.steps] == pytest.approx([0.0, 3.5])
+    assert math.total == pytest.approx(3.9)
+
+
+def test_the_worst_cell_of_a_published_tree(shared: Path, tmp_path: Path) -> None:
+    run = published(shared, tmp_path / "run", "Llama-3-8B", "base", "Tulu2-SFT", "Tulu2-DPO")
+    cell = worst(cells(run.study, run.ledger), "points")
+    assert cell is not None
+    assert (cell.entry.task, cell.entry.pair, cell.q) == ("TydiQA_GP", ("Tulu2-SFT", "Tulu2-DPO"), None)
+    assert cell.entry.change == pytest.approx(-35.06)
+    (said,) = [text for text in stage_sentences(run.study, run.ledger) if text.startswith("The largest")]
+    assert said.startswith(
+        "The largest loss of any task at any stage: TydiQA_GP from Tulu2-SFT to Tulu2-DPO, -35.1 points (no interval is known)"
+    )
+
+
+def test_paths_refunds_and_adjusted_cells(tmp_path: Path) -> None:
+    for name, (sums, safe, toxic) in {"base": (80, 90, 10), "sft": (55, 90, 30), "dpo": (70, 75, 15), "raft": (79, 91, 9)}.items():
+        rows = [{"task": "sums", "item": i, "score": int(i < sums), "metric": "acc"} for i in range(100)]
+        rows += [{"task": "toxigen", "item": i, "score": int(i < safe), "metric": "acc"} for i in range(100)]
+        rows += [{"task": "rude", "item": i, "score": int(i < toxic), "metric": "toxicity"} for i in range(100)]
+        write_csv(tmp_path / f"{name}.csv", rows)
+    aligntax.diff(
+        tmp_path / "base.csv", tmp_path / "dpo.csv", names=("base", "dpo"), lower_is_better=["toxicity"],
+        stages=[("raft", tmp_path / "raft.csv", "base"), ("sft", tmp_path / "sft.csv")], out=tmp_path / "run",
+    )  # fmt: skip
+    run = load_run(tmp_path / "run")
+    assert paths(run.study) == [("base", "sft", "dpo")]  # a branch of one edge has no account of its own
+    sums, rude = of(run, "sums"), of(run, "rude")
+    assert (sums.total, sums.refunded, sums.retained) == (pytest.approx(-0.1), pytest.approx(0.15), pytest.approx(70 / 80))
+    assert (rude.total, rude.refunded, rude.retained) == (pytest.approx(0.05), pytest.approx(0.15), None)  # less is better
+    found = cells(run.study, run.ledger)
+    assert len(found) == 9  # three tasks on three edges
+    assert [cell.q for cell in found] == pytest.approx(holm([cell.entry.p_value or 0.0 for cell in found]))
+    cell = worst(found)
+    assert cell is not None
+    assert (cell.entry.task, cell.entry.pair) == ("sums", ("base", "sft"))
+    assert [(c.entry.task, c.entry.pair) for c in losses_of_safety(found)] == [("toxigen", ("sft", "dpo"))]
+    first, second = stage_sentences(run.study, run.ledger)
+    assert "sums from base to sft, -25.0 points (established among all 9 cells of the tree" in first
+    assert second.startswith("Safety fell at: toxigen from sft to dpo, -15.0 points (established among all 9 cells")
