@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import aligntax
@@ -30,7 +31,7 @@ def test_averages_of_published_tables(shared: Path) -> None:
     wrong = found([path], MEAN)
     assert {text.split(" is printed")[0] for text in wrong} == {
         *(f"Avg of Tulu-3-405B/{stage}" for stage in ("SFT", "DPO", "RLVR")),
-        *(f"Avg of OLMo-1B-0724/{stage}" for stage in ("base", "SFT", "DPO")),
+        *(f"Avg of OLMo-1B-0724/{stage}" for stage in ("SFT", "DPO")),  # the base's is that of 100 - Toxigen and the others
     }
     assert "Avg of Tulu-3-405B/SFT is printed as 77.5; its 9 cells here average 75.70" in wrong
     far = found([path], FAR)
@@ -48,8 +49,8 @@ def test_printed_averages_of_lm_eval(shared: Path) -> None:
     wrong, far = sorted(audit([shared / "data" / "nous_logs"]), key=lambda one: one.what, reverse=True)
     assert (wrong.where, wrong.what) == ("Mixtral-7x8-Base.md", MEAN)
     assert wrong.said == "Average of AGIEval is printed as 41.85; its 8 cells here average 36.62"
-    assert (far.where, far.what) == ("Hermes-2-Pro-Llama-3-8B-SFT.md", "a model far off its siblings")
-    assert far.said.startswith("better than every other of 16 models on 25 of 47 values, by 1.1 points in the middle")
+    assert (far.where, far.what) == ("Hermes-2-Pro-Llama-3-8B-SFT.md", "a model far off its siblings: is it what its name says?")
+    assert far.said == "better than every other of 16 models on 25 of 47 values, by 1.1 points in the middle"
 
 
 def test_one_row_under_many_names(shared: Path) -> None:
@@ -219,3 +220,86 @@ def test_one_model_of_a_log_is_audited_by_its_name(shared: Path) -> None:
 def test_cells_that_are_no_number(tmp_path: Path) -> None:
     (tmp_path / "card.csv").write_text("model,ARC,MMLU,GSM8K,Type\nx,56 %,62.0 ± 0.3,85.65 (1.23),chat\ny,57.5%,see text,-,base\n")
     assert [(f.what, f.said) for f in audit([tmp_path / "card.csv"])] == [("left out", "MMLU of y: 'see text' is no number")]
+
+
+def test_a_row_copied_with_other_digits(shared: Path, tmp_path: Path) -> None:
+    """Zephyr's table gives Llama-2-70B's row to the chat model, with two digits more; a copied lm-eval table is another file's."""
+    said = found([shared / "data" / "published_tables" / "base_vs_aligned_and_merge.csv"], SAME)
+    assert said == ["Llama-2-70B/base, Llama-2-70B/labelled_chat_but_equals_base: is one of them another model's row?"]
+    text = (shared / "data" / "nous_logs" / "Mixtral-7x8-Base.md").read_text()
+    for name in ("base", "chat"):
+        (tmp_path / f"{name}.md").write_text(text)
+    assert "base.md, chat.md: is one of them another model's row?" in found([tmp_path], SAME)
+
+
+def test_averages_that_some_reading_yields(tmp_path: Path) -> None:
+    """Rounded sound ones, less is better, groups, other scales: nothing; a model named like an average is no average."""
+    rng = np.random.default_rng(0)
+    rows = ["model,a,b,c,d,Average"]
+    for k in range(200):
+        values = rng.uniform(10, 90, 4)
+        rows.append(f"m{k}," + ",".join(f"{v:.1f}" for v in values) + f",{values.mean():.1f}")
+    (tmp_path / "rounded.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "scales.csv").write_text("model,a,b,c,Average\nx,.62,.51,.44,52.3\ny,62,51,44,0.523\n")
+    (tmp_path / "groups.csv").write_text(
+        "model,Math avg,GSM,MATH,Know avg,MMLU,ARC,PopQA,Overall\nx,40.0,50.0,30.0,60.0,80.0,70.0,30.0,50.0\n"
+    )
+    long = ["model,stage,parent_stage,benchmark,value,higher_is_better"]
+    long += ["m,base,,a,60,1", "m,base,,b,70,1", "m,base,,toxic,20,0", "m,base,,Avg,70.0,1"]
+    (tmp_path / "less.csv").write_text("\n".join(long) + "\n")
+    (tmp_path / "names.csv").write_text("model,MMLU,GSM8K,BBH,Average,Overall\nAverage,1.0,2.0,3.0,2.0,2.0\nb,1.5,2.0,3.0,77.0,2.2\n")
+    assert [f.said.split(" is printed")[0] for f in audit(sorted(tmp_path.glob("*.csv")))] == ["Average of b"]
+
+
+def test_cells_beyond_any_number(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("model,MMLU,GSM8K,BBH,Average\na,0e999,0e99999999999999,3.0,2.0\nb,1e-2,2.0e0,3,2\n")
+    assert {f.what for f in audit([tmp_path / "t.csv"])} == {"left out", UNEQUAL}
+
+
+def test_findings_say_which_of_files_of_one_name(tmp_path: Path) -> None:
+    for name in ("base", "dpo"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.csv").write_text("item,score,question\n1,1,q\n2,0,q\n3,1,r\n")
+    said = audit([tmp_path / name / "results.csv" for name in ("base", "dpo")])
+    assert {f.where for f in said if f.what == "duplicated contents"} == {"base/results.csv", "dpo/results.csv"}
+
+
+def test_a_readme_beside_logs_stops_nothing(tmp_path: Path) -> None:
+    folder = log(tmp_path / "logs", [1, 0] * 20)
+    (folder / "README.md").write_bytes(b"\xe9t\xe9")
+    (folder / "NOTES.md").write_text("| Task | Owner |\n|---|---|\n| arc | me |\n")
+    assert [(f.where, f.what) for f in audit([folder])][:1] == [("README.md", "left out")]
+
+
+def test_no_template_against_one(tmp_path: Path) -> None:
+    """lm-eval's null says that no chat template was used."""
+    raw = log(tmp_path / "raw", [1, 0] * 50, **{"chat_template_sha": None, "n-shot": {"t": 5}})
+    chat = log(tmp_path / "chat", [1, 0] * 50, **{"chat_template_sha": "abc", "n-shot": {"t": 5}})
+    assert any("chat_template_sha none against abc" in text for text in found([raw, chat], "not asked alike"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "filled"),
+    [
+        ("The answer is **B**. I hope this helps!", False),
+        ("\\boxed{B}. I am sure.", False),
+        ("the answer is (b). I checked.", False),
+        ("", True),
+        ("No idea.", True),
+    ],
+)
+def test_what_counts_as_filled_in(tmp_path: Path, reply: str, filled: bool) -> None:
+    rows = [
+        {
+            "question_id": k,
+            "question": f"q{k}",
+            "options": ["x", "y"],
+            "answer": "A",
+            "answer_index": 0,
+            "pred": "B",
+            "model_outputs": reply,
+        }
+        for k in range(20)
+    ]
+    (tmp_path / "out.json").write_text(json.dumps(rows))
+    assert bool(found([tmp_path / "out.json"], "predictions filled in")) == filled

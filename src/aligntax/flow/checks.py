@@ -13,6 +13,8 @@ from aligntax.stats.verdict import MIN_DF
 FEW_FLIPS = 10
 FEW_CLUSTERS_DF = 30.0
 HEAVY_TAILS = 10.0
+FEW_REPLIES = 10
+"""Pairs below which identical replies are no wonder."""
 
 
 def method_checks(estimate: PairedChange, *, unit: str, cluster: str | None, trials: str, loss: float | None, level: float) -> list[str]:
@@ -142,7 +144,7 @@ def overruled(counts: dict[str, int]) -> list[str]:
 
 
 def identical_replies(n: int, same: int) -> list[str]:
-    return [f"replies are identical in all {n:,} pairs: is this one model twice?"] if n and n == same else []
+    return [f"replies are identical in all {n:,} pairs: is this one model twice?"] if n >= FEW_REPLIES and n == same else []
 
 
 def prompts_differ(n: int, same: int) -> list[str]:

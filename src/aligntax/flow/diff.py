@@ -118,8 +118,8 @@ _PATHS = re.compile(r"(?<![\w.:/])(?:/|~/|[A-Za-z]:\\)[^\s,;'\"=]+")
 
 
 def is_lower_better(metric: str) -> bool:
-    """Whether nobody doubts that less of this metric is better."""
-    return metric.lower() in _LOWER
+    """Whether nobody doubts that less of this metric is better; ``metric`` may carry lm-eval's filter."""
+    return metric.split(",", 1)[0].lower() in _LOWER
 
 
 @dataclass(frozen=True)

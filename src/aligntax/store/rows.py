@@ -387,7 +387,11 @@ class Rows:
             self.con.execute(
                 f"CREATE OR REPLACE TEMP TABLE picked AS SELECT * FROM (SELECT DISTINCT c.idx, c.size, s.task, s.item, s.content FROM chosen c "
                 f"JOIN samples_{a} s ON s.rowid = c.sample) "
-                + ("" if limit is None else f"ORDER BY size DESC, md5(concat_ws(chr(31), task, item, content)), item LIMIT {int(limit)}")
+                + (
+                    ""
+                    if limit is None
+                    else f"ORDER BY round(size, 9) DESC, md5(concat_ws(chr(31), task, item, content)), item LIMIT {int(limit)}"
+                )
             )
         finally:
             self.con.unregister("chosen")

@@ -114,6 +114,8 @@ def _read_results(path: Path, facts: LogFacts) -> None:
     }.items():
         if value is not None:
             facts.settings[key] = value
+        elif key in data and key.endswith("_sha"):
+            facts.settings[key] = "none"  # lm-eval's null says that there was none
     for key in ("n-shot", "versions", "task_hashes"):
         facts.settings.setdefault(key, {}).update(_mapping(data.get(key)))
 

@@ -21,7 +21,8 @@ from aligntax.store.jsonio import json_rows, opened
 from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, Want, reader
 
 TASK, METRIC = "mmlu_pro", "accuracy"
-_SAID, _ANSWER, _LONE = re.compile(r"answer is \(?([A-J])\)?"), re.compile(r"[aA]nswer:\s*([A-J])"), re.compile(r"\b[A-J]\b")
+# A lone capital, or any letter after what announces an answer ("(g)" alone is often a gas, or grams); as upstream reads it, the first letter of a word.
+_LETTER = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z])|(?i:answer(?: is)?:?\s*)[(\[*]*([a-j])(?![A-Za-z])|answer is \(?([A-J])")
 _NEEDED = ("question_id", "question", "answer", "pred")
 
 
@@ -79,16 +80,11 @@ def _rows(paths: list[Path], want: Want, facts: LogFacts) -> Iterator[LogRow]:
 
 
 def _filled_in(row: dict[str, Any]) -> bool:
-    """Whether a prediction is none of what upstream's three rules find in the text: "answer is X", "Answer: X", the last lone letter."""
+    """Whether a letter was predicted of a text that nowhere says it: whatever the extractor, it did not read it there."""
     pred, text = row["pred"], row.get("generated_text", row.get("model_outputs"))
-    if not pred or not isinstance(text, str) or not text.strip():
+    if not pred or ("generated_text" not in row and "model_outputs" not in row):
         return False
-    if found := _SAID.search(text):
-        return bool(found[1] != pred)
-    if (answers := _ANSWER.findall(text)) and pred in answers:
-        return False
-    letters = _LONE.findall(text)
-    return not letters or bool(letters[-1] != pred)
+    return not isinstance(text, str) or pred not in {"".join(found).upper() for found in _LETTER.findall(text)}
 
 
 def _row(row: dict[str, Any], want: Want, where: str) -> LogRow:

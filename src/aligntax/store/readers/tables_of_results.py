@@ -8,9 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 
 from aligntax.core.errors import LogError
@@ -22,16 +22,17 @@ METRIC = "points"
 _BENCHMARK = ("benchmark", "task")
 _ARM = ("model", "start_model", "method", "size", "stage")
 _CONDITION = ("prompt",)
-_AVERAGES = re.compile(r"(?i)^(avg|average|mean|overall)\b|_avg$|\bavg\b")
+_AVERAGES = re.compile(r"(?i)^(mean|overall)\b|_avg$|\b(avg|average)\b")
 # Columns of leaderboards that measure nothing.
 _NOT_MEASURED = re.compile(
-    r"(?i)param|^url$|^type$|licen[cs]e|\bdate\b|^rank$|like|^kind$|\bhub\b|co2|co₂|\bcost\b|generation|precision|architecture|^flagged$|^merged$"
+    r"(?i)\bparams?\b|\bparameters\b|^url$|^type$|licen[cs]e|\bdate\b|^rank$|\blikes?\b|^kind$|\bhub\b|co2|co₂|\bcost\b|^generation$|^precision$|^context\b|^architecture$|"
+    r"^flagged$|^merged$|^size$|\brevision\b"
 )
 _CELL = re.compile(
-    r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*%?(?:\s*(?:±|\+/-|\+-)\s*(?P<error>\d*\.?\d+)\s*%?)?(?:\s*[(\[][^()\[\]]*[)\]])?"
+    r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,2})?)\s*%?(?:\s*(?:±|\+/-|\+-)\s*(?P<error>\d*\.?\d+)\s*%?)?(?:\s*[(\[][^()\[\]]*[)\]])?"
 )
 _NOTHING = frozenset(["", "-", "–", "—", "n/a", "na", "nan", "none", "null", "tbd", "?"])
-_TABLE_HEAD = re.compile(r"^\s*\|\s*(Tasks?|Groups?)\s*\|", re.M)
+_TABLE_HEAD = re.compile(r"^(?=[^\n]*\|[ \t]*Metric[ \t]*\|)(?=[^\n]*\|[ \t]*Value[ \t]*\|)[ \t]*\|[ \t]*(Tasks?|Groups?)[ \t]*\|", re.M)
 
 
 def is_average(name: str) -> bool:
@@ -266,8 +267,8 @@ class Cell:
 
     @property
     def unit(self) -> float:
-        exponent = Decimal(self.number).as_tuple().exponent
-        return 10.0**exponent if isinstance(exponent, int) else 1.0
+        mantissa, _, exponent = self.number.lower().partition("e")
+        return float(f"1e{int(exponent or 0) - len(mantissa.partition('.')[2])}")
 
 
 @dataclass
@@ -280,6 +281,7 @@ class Table:
         edges: (parent, child) of stages.
         family: the model behind a stage, where a table has several.
         other_means: by model, further sets of cells of which a printed average may be the mean (lm-eval's tables have several metrics per task).
+        inverted: (model, benchmark) of cells of which less is better.
         twice: (model, benchmark, both texts) of cells that stand twice and differ.
         unread: (model, benchmark, text) of cells that say something and are no number.
     """
@@ -289,6 +291,7 @@ class Table:
     edges: list[tuple[str, str]] = field(default_factory=list)
     family: dict[str, str] = field(default_factory=dict)
     other_means: dict[str, list[dict[str, Cell]]] = field(default_factory=dict)
+    inverted: set[tuple[str, str]] = field(default_factory=set)
     twice: list[tuple[str, str, str, str]] = field(default_factory=list)
     unread: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -296,11 +299,9 @@ class Table:
     def averages(self) -> list[str]:
         return list(dict.fromkeys(name for of in self.printed.values() for name in of))
 
-    def averages_of(self, name_or_arm: str) -> dict[str, Cell]:
-        """The printed averages of a model, by name; or those of a name, by model."""
-        if name_or_arm in self.cells:
-            return self.printed.get(name_or_arm, {})
-        return {arm: of[name_or_arm] for arm, of in self.printed.items() if name_or_arm in of}
+    def averages_of(self, name: str) -> dict[str, Cell]:
+        """The printed averages of one name, by model."""
+        return {arm: of[name] for arm, of in self.printed.items() if name in of}
 
     def alternatives(self, arm: str) -> list[dict[str, Cell]]:
         return [cells for cells in self.other_means.get(arm, []) if cells]
@@ -321,6 +322,8 @@ def tables_of(path: Path) -> list[Table] | None:
 
 def _whole_long(rows: Sequence[dict[str, str]]) -> Table:
     table = Table()
+    edges: dict[tuple[str, str], None] = {}
+    order: dict[str, list[str]] = {}
     for row in rows:
         arm, name = _named(row), "/".join(row[c] for c in (*_BENCHMARK, *_CONDITION) if row.get(c))
         text = row.get("value", "")
@@ -332,33 +335,44 @@ def _whole_long(rows: Sequence[dict[str, str]]) -> Table:
         table.cells.setdefault(arm, {})
         table.family[arm] = row.get("model", "")
         into = table.printed.setdefault(arm, {}) if is_average(name) else table.cells[arm]
+        order.setdefault(arm, []).append(name)
         if name in into and into[name].value != cell.value:
             table.twice.append((arm, name, into[name].text, cell.text))
         into[name] = cell
         parent = row.get("parent_stage")
         if parent:
-            edge = _named({**row, "stage": parent}), arm
-            if edge not in table.edges:
-                table.edges.append(edge)
+            edges[_named({**row, "stage": parent}), arm] = None
+        if row.get("higher_is_better", "") in ("0", "false", "False"):
+            table.inverted.add((arm, name))
+    table.edges = list(edges)
+    for arm, names in order.items():
+        every = {**table.cells.get(arm, {}), **table.printed.get(arm, {})}
+        table.other_means[arm] = _stretches(list(dict.fromkeys(names)), every)
     return table
+
+
+def _stretches(order: Sequence[str], cells: Mapping[str, Cell]) -> list[dict[str, Cell]]:
+    """The cells of which an average that stands among them may be the mean: from the row's start or another average to it, or from it on."""
+    ends = [at for at, name in enumerate(order) if is_average(name)]
+    before = [order[start:at] for at in ends for start in (0, *(end + 1 for end in ends if end < at))]
+    after = [order[at + 1 : end] for at in ends for end in (*(end for end in ends if end > at), len(order))]
+    return [{name: cells[name] for name in some if not is_average(name)} for some in (*before, *after)]
 
 
 def _whole_wide(rows: Sequence[dict[str, str]]) -> Table:
     table = Table()
+    seen: Counter[str] = Counter()
     said: list[tuple[str, str, str]] = []
     for row in rows:
         arm = _named(row)
-        name = next((f"{arm}~{n}" for n in range(2, len(rows) + 2) if f"{arm}~{n}" not in table.cells), arm) if arm in table.cells else arm
+        seen[arm] += 1
+        name = arm if seen[arm] == 1 else f"{arm}~{seen[arm]}"
         measured = {k: v for k, v in row.items() if not _NOT_MEASURED.search(k) and k.lower() not in _ARM}
         numbers = {k: cell for k, v in measured.items() if (cell := _printed(v)) is not None}
         said += [(name, k, v) for k, v in measured.items() if _unread(v)]
         table.cells[name] = {k: cell for k, cell in numbers.items() if not is_average(k)}
         table.printed[name] = {k: cell for k, cell in numbers.items() if is_average(k)}
-        # An average may stand in the middle: what comes after it is no part of it.
-        order = list(numbers)
-        ends = [at for at, k in enumerate(order) if is_average(k)]
-        runs = [order[start:at] for at in ends for start in (0, *(end + 1 for end in ends if end < at))]
-        table.other_means[name] = [{k: numbers[k] for k in some if not is_average(k)} for some in runs]
+        table.other_means[name] = _stretches(list(numbers), numbers)
     benchmarks = {k for of in (*table.cells.values(), *table.printed.values()) for k in of}
     table.unread = [one for one in said if one[1] in benchmarks]  # a column without any number is no benchmark
     return table
@@ -374,7 +388,7 @@ def _whole_markdown(text: str) -> list[Table]:
     found: list[Table] = []
     for section in re.split(r"(?m)^(?=\S[^|\n]*:\s*$)", text):
         rows = [one for _, one in _markdown_rows(section)]
-        told = re.search(r"(?mi)^\s*average:\s*(\d+(?:\.\d+)?)\s*$", section)
+        told = re.search(r"(?mi)^[ \t]*average:[ \t]*(\d+(?:\.\d+)?)[ \t]*$", section)
         if not rows or told is None:
             continue
         title = section.split(":", 1)[0].strip()[:60] or "table"
