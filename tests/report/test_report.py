@@ -215,7 +215,7 @@ def test_items_that_do_not_fit_are_an_even_sample_and_the_page_says_so(tmp_path:
     aligntax.diff(*paths, out=tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text()
     items = packed(page)["items"]
-    assert "This page holds 60 of 600, the largest changes first and an even sample of equal ones." in page
+    assert "This page holds 60 of 600: of every comparison the largest changes, and of equal ones an even sample." in page
     assert sum(item["lost"] for item in items) == 30
     assert {item["task"] for item in items} == {"t0", "t1", "t2"}
     assert max(int(item["item"]) for item in items) > 300
@@ -294,8 +294,8 @@ def test_the_stage_tree_as_a_waterfall(tmp_path: Path) -> None:
     (fall,) = overview.waterfalls(stored.study, stored.ledger)
     assert [(m.label, m.low, m.value, m.group, m.text) for m in fall.plot.marks] == [
         ("base", None, pytest.approx(80), "start", "80.0 %"),
-        ("└ sft", pytest.approx(80), pytest.approx(60), "tax", "-20.0 points"),
-        ("└─ dpo", pytest.approx(60), pytest.approx(70), "gain", "+10.0 points"),
+        ("└ sft", pytest.approx(80), pytest.approx(60), "tax", "-20.0 points, tax"),
+        ("└─ dpo", pytest.approx(60), pytest.approx(70), "gain", "+10.0 points, gain"),
     ]
     page = (tmp_path / "run" / "report.html").read_text()
     assert 'aria-label="Waterfall: sums: score (performance), stage by stage"' in page
@@ -317,7 +317,7 @@ def test_outcomes_are_told_where_not_every_answer_was_scored(tmp_path: Path) -> 
         rows += [{"task": "y", "item": i, "score": 1, "outcome": "scored"} for i in range(10)]
         write_csv(tmp_path / f"{name}.csv", rows)
     ledger = aligntax.diff(tmp_path / "a.csv", tmp_path / "b.csv")
-    rows, more, whole = overview.outcomes(ledger, [("base", "candidate")])
+    rows, more, whole = overview.outcomes(ledger)
     assert [(r.task, r.arm, r.planned, r.parts) for r in rows] == [
         ("x (score)", "candidate", 100, (("scored", 60, 60.0), ("refused", 40, 40.0))),
         ("x (score)", "base", 100, (("scored", 95, 95.0), ("refused", 5, 5.0))),
@@ -343,7 +343,93 @@ def test_a_page_without_samples_claims_nothing_of_items(tmp_path: Path) -> None:
     stored = load_run(tmp_path / "run")
     safety, maths = overview.waterfalls(stored.study, stored.ledger)
     assert (safety.title, maths.title) == ("Safety: points (safety)", "MATH: points (performance)")
-    assert [m.text for m in safety.plot.marks] == ["93.1", "-5.9 points", "-1.7 points"]
+    assert [m.text for m in safety.plot.marks] == ["93.1", "-5.9 points, undetermined", "-1.7 points, undetermined"]
+
+
+@pytest.mark.parametrize("name", ["constructor", "toString", "hasOwnProperty", "__proto__", "valueOf"])
+def test_names_that_the_drawing_engine_knows(tmp_path: Path, name: str) -> None:
+    for form in ("forest", "waterfall", "effects"):
+        marks = (charts.Mark(name, 1.0, 0.0, 2.0, "tax"), charts.Mark("b", 2.0, 1.0, 3.0, "gain"))
+        for plot in (charts.Plot(form, marks, charts.unit_text(name)), charts.narrow(charts.Plot(form, marks, charts.unit_text(name)))):  # type: ignore[arg-type]
+            assert f">{name}</text>" in charts.svg(plot)
+
+
+def test_a_plot_that_cannot_be_drawn_costs_no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: charts.Plot) -> str:
+        raise ValueError("no <such> operator")
+
+    monkeypatch.setattr("aligntax.report.drawing.svg", broken)
+    (said,) = draw_here([charts.Plot("forest", (), "")])
+    assert "This chart could not be drawn: no &lt;such&gt; operator" in said
+
+
+def test_an_item_that_never_fits_ends_the_packing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from aligntax.store.rows import Flip
+
+    monkeypatch.setattr(packing, "MAX_PACKED", 1_000)
+    flip = Flip("t" * 10**6, "i" * 10**6, None, None, None, 1.0, 0.0, *([str(np.random.default_rng(0).bytes(10_000))] * 4))
+    one = packing._Found(0, True, flip)
+    packed, _, kept = packing._fitted([one], [packing.Group(("a", "b"), "m", 1, 0, 1)])
+    assert len(kept) <= 1
+    assert len(packed) <= 1_000
+
+
+def test_room_is_shared_and_values_tell_themselves_apart() -> None:
+    from aligntax.store.rows import Flip
+
+    assert packing._shared([10, 9_000, 9_000], 12_000) == [10, 5_995, 5_995]
+    assert packing._shared([3, 4], 12_000) == [3, 4]
+
+    def values(before: float, after: float) -> str:
+        return packing._values(Flip("t", "i", None, None, None, before, after, None, None, None, None))
+
+    assert values(1.0, 0.0) == "1 → 0"
+    assert values(0.5, 0.50004) == "0.500000 → 0.500040"
+
+
+def test_values_of_items_are_those_that_were_compared(tmp_path: Path) -> None:
+    """A refusal counts as 0, whatever score it carried or lacked."""
+    write_csv(tmp_path / "a.csv", [{"item": i, "score": 1, "outcome": "scored"} for i in range(4)])
+    rows = [{"item": i, "score": "" if i else 1, "outcome": "refused" if i else "unparsed"} for i in range(4)]
+    write_csv(tmp_path / "b.csv", rows)
+    aligntax.diff(tmp_path / "a.csv", tmp_path / "b.csv", out=tmp_path / "run")
+    assert {item["values"] for item in packed((tmp_path / "run" / "report.html").read_text())["items"]} == {"1 → 0"}
+
+
+def test_a_task_with_a_slash_is_no_subgroup(tmp_path: Path) -> None:
+    for name, right in (("a", 90), ("b", 40)):
+        rows = [{"task": "qa", "item": i, "score": i % 2} for i in range(100)]
+        rows += [{"task": "qa/hard", "item": i, "score": int(i < right)} for i in range(100)]
+        write_csv(tmp_path / f"{name}.csv", rows)
+    ledger = aligntax.diff(tmp_path / "a.csv", tmp_path / "b.csv", out=tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "worse on 1 (tax: qa/hard, -50.0 points, from 90.0 % to 40.0 %)" in page
+    assert ledger.find("qa/hard").p_adjusted is not None  # a family of two tasks
+
+
+def test_rows_left_out_are_never_those_that_the_page_speaks_of(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        rows = [
+            {"task": f"t{t:02d}", "item": i, "score": int(not (t == 19 and name == "b" and i % 2)), "g": f"g{i % 25}"}
+            for t in range(20)
+            for i in range(100)
+        ]
+        write_csv(tmp_path / f"{name}.csv", rows)
+    aligntax.diff(tmp_path / "a.csv", tmp_path / "b.csv", by="g", out=tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    table = page[page.index("<tbody>") : page.index("</tbody>")]
+    assert all(f">t{t:02d}</a>" in table for t in range(20))
+    assert "mean over tasks</a>" in table
+    assert "122 more entries are in ledger.json." in page
+
+
+def test_one_section_per_kind_and_metric(tmp_path: Path) -> None:
+    tasks = ["arc", "harmbench", "hellaswag", "mmlu", "mt_bench", "xstest_safe", "winogrande"]
+    for name in ("a", "b"):
+        write_csv(tmp_path / f"{name}.csv", [{"task": t, "item": i, "score": i % 2} for t in tasks for i in range(10)])
+    aligntax.diff(tmp_path / "a.csv", tmp_path / "b.csv", out=tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("<h3>score (performance)</h3>") == page.count("<h3>score (safety)</h3>") == 1
 
 
 def plots(ledger: Ledger) -> list[charts.Plot]:
@@ -467,6 +553,8 @@ def test_the_page_tells_its_items_without_scripts_and_on_paper(searched: Path, c
         assert page.locator("#tools").is_hidden()
         assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
         assert page.locator("section details details li").first.is_visible()
+        assert page.locator("#browser").is_hidden()
+        assert page.locator("#examples pre").first.is_visible()
 
 
 def test_the_page_can_be_used_by_keyboard_and_read_aloud(searched: Path, chromium: Any) -> None:
@@ -504,7 +592,7 @@ def test_the_scorecard_and_the_audit(tmp_path: Path) -> None:
         (tmp_path / f"{name}.csv").write_text("task,item,score\n" + "\n".join(rows) + "\nlost,x,\n")
     aligntax.diff(tmp_path / "a.csv", tmp_path / "b.csv", out=tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "Largest loss: lost: -30.0 points" in page
+    assert "Largest loss: lost (score): -30.0 points" in page
     assert "<h3>over refusal</h3>" in page
     assert "candidate against base, 2 comparisons: worse on 1 (tax: lost, -30.0 points, from 70.0 % to 40.0 %); better on 1 (gain: " in page
     assert "no score for 1 in base, 1 in candidate, of 101 planned items" in page

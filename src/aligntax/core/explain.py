@@ -23,13 +23,27 @@ _NOT_ALIKE = (
     "stand for different contents", "prompts differ", "replies are identical", "asked differently", "unequal attrition", "no average over unequal",
 )  # fmt: skip
 _UNSOUND = (
-    *_NOT_ALIKE, "repeat the content", "filled in upstream", "no score for", "unpaired:", "not separable", "only ", "carried a score",
+    *_NOT_ALIKE, "repeat the content", "filled in upstream", "no score for", "unpaired:", "not separable", "no log says whether", "only ", "carried a score",
 )  # fmt: skip
 
 
 def is_not_alike(check: str) -> bool:
     """Whether a check says that two arms were not asked the same."""
     return any(sign in check for sign in _NOT_ALIKE)
+
+
+_NOTES = (
+    "the loss exceeds the margin",
+    "trials per item averaged",
+    "clustered by ",
+    "verdict does not depend on the unparsed",
+    "mean over the items of",
+)
+
+
+def is_note(check: str) -> bool:
+    """Whether a check only says how something was done, or makes a verdict surer."""
+    return any(sign in check for sign in _NOTES)
 
 
 def is_unsound(check: str) -> bool:
@@ -152,20 +166,27 @@ def _undetermined(entry: Entry, margin_text: str) -> list[str]:
     return out
 
 
-def is_subgroup(entry: Entry, tasks: Iterable[str]) -> bool:
-    """Whether the entry divides a task that has an entry of its own."""
-    return any(entry.task.startswith(f"{task}/") for task in tasks if task != entry.task)
+def is_subgroup(entry: Entry) -> bool:
+    """Whether the entry divides a task that has an entry of its own; the task's name alone does not tell (tasks may have a slash)."""
+    return "subgroup" in entry.details
 
 
 def main_entries(ledger: Ledger) -> list[Entry]:
-    """Entries that are neither subgroups nor parts: what a reader looks at first."""
-    tasks = {entry.task for entry in ledger}
-    return [entry for entry in ledger if not is_subgroup(entry, tasks)]
+    """Entries that are no subgroups: what a reader looks at first."""
+    return [entry for entry in ledger if not is_subgroup(entry)]
+
+
+def first_rows(entries: Sequence[Entry], limit: int) -> list[Entry]:
+    """At most so many, in the order given: tasks and averages before subgroups, what is established before what is not."""
+    if len(entries) <= limit:
+        return list(entries)
+    rank = sorted(range(len(entries)), key=lambda i: (is_subgroup(entries[i]), entries[i].verdict not in ("tax", "gain")))
+    return [entries[i] for i in sorted(rank[:limit])]
 
 
 def summary(entries: Iterable[Entry], baseline: str, candidate: str) -> str:
     """One sentence for a whole comparison: on how many tasks which verdict, and the largest established loss and gain."""
-    judged = [e for e in entries if e.pair == (baseline, candidate) and e.verdict is not None and e.task not in AVERAGES]
+    judged = [e for e in entries if e.pair == (baseline, candidate) and is_judged(e)]
     if not judged:
         return f"Nothing was judged between {printable(baseline)} and {printable(candidate)}."
     said = {
@@ -178,15 +199,26 @@ def summary(entries: Iterable[Entry], baseline: str, candidate: str) -> str:
     for name, words in said.items():
         found = [e for e in judged if e.verdict == name]
         if found:
-            parts.append(words.format(n=len(found), largest=_largest(found)))
+            parts.append(words.format(n=len(found), largest=_largest_text(found)))
     many = "1 comparison" if len(judged) == 1 else f"{len(judged)} comparisons"
     return f"{printable(candidate)} against {printable(baseline)}, {many}: {'; '.join(parts)}."
 
 
-def _largest(entries: Sequence[Entry]) -> str:
-    """The largest change among established ones; fractions are comparable with each other, other units only in their margins."""
-    sizes = [(e.unit == "fraction", abs(e.change or 0.0) / (1.0 if e.unit == "fraction" else e.margin or float("inf"))) for e in entries]
-    entry = entries[max(range(len(entries)), key=lambda i: sizes[i])]
+def is_judged(entry: Entry) -> bool:
+    """Whether an entry counts among the comparisons: there was something to compare, it has a better side, and it is no average of others."""
+    return entry.verdict is not None and entry.change is not None and entry.task not in AVERAGES
+
+
+def size_of(entry: Entry) -> tuple[bool, float]:
+    """How large a change is beside others: points are comparable with each other, other units only in their margins, and come after them."""
+    points = {"fraction": 100.0, "points": 1.0}.get(entry.unit)
+    size = abs(entry.change or 0.0)
+    return points is not None, size * points if points is not None else size / (entry.margin or float("inf"))
+
+
+def _largest_text(entries: Sequence[Entry]) -> str:
+    """The largest change among established ones."""
+    entry = max(entries, key=size_of)
     error = error_of(entry)
     change = f"{change_number(entry.change or 0.0, entry.unit, error)} {change_unit(entry.unit)}"
     values = [value_text(x, entry.unit, error) for x in (entry.baseline_value, entry.candidate_value)]

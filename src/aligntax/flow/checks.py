@@ -147,6 +147,10 @@ def identical_replies(n: int, same: int) -> list[str]:
     return [f"replies are identical in all {n:,} pairs: is this one model twice?"] if n >= FEW_REPLIES and n == same else []
 
 
+def split_of_fewer(common: int, n: int) -> str:
+    return f"the split into weights and template rests on the {common:,} items that all four arms have, the change on {n:,}: they do not add up to it"
+
+
 def prompts_differ(n: int, same: int) -> list[str]:
     return [f"prompts differ in {n - same:,} of {n:,} pairs: the change mixes model and elicitation"] if same < n else []
 

@@ -198,8 +198,12 @@ class Comparison:
         if task is not None:
             chosen &= self._members(task)
         at = np.flatnonzero(chosen)
+        if limit == 0:
+            return len(at), []
         numbers = {arm.name: arm.number for arm in self.rows.arms}
-        return len(at), self.rows.describe(numbers[baseline], numbers[candidate], metric, at, np.abs(d[at]), limit)
+        found = self.rows.describe(numbers[baseline], numbers[candidate], metric, at, np.abs(d[at]), limit)
+        # What was compared: means over trials, in which unread answers count as they do in the ledger.
+        return len(at), [replace(flip, baseline_value=float(a.mean[i]), candidate_value=float(b.mean[i])) for i, flip in found]
 
     def _members(self, task: str) -> BoolArray:
         items = self._items

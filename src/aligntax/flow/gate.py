@@ -80,15 +80,14 @@ def gate(ledger: Ledger, pairs: Sequence[tuple[str, str]], budget: BudgetFile) -
 
 
 def _chosen(line: Budget, entries: Sequence[Entry]) -> list[Entry]:
-    tasks = {e.task for e in entries}
-    return [e for e in entries if line.holds(e) and _is_meant(line, e, tasks)]
+    return [e for e in entries if line.holds(e) and _is_meant(line, e)]
 
 
-def _is_meant(line: Budget, entry: Entry, tasks: set[str]) -> bool:
+def _is_meant(line: Budget, entry: Entry) -> bool:
     """Tasks always; subgroups and averages where the pattern names them."""
     if entry.task in AVERAGES:
         return line.task not in (None, "*")
-    return not is_subgroup(entry, tasks) or (line.task is not None and "/" in line.task)
+    return not is_subgroup(entry) or (line.task is not None and "/" in line.task)
 
 
 def _nothing(line: Budget, entries: Sequence[Entry], baseline: str, candidate: str) -> str:

@@ -435,6 +435,8 @@ def _entry(one: Draft, family: dict[str, Any], analysis: Analysis) -> Entry:
         checks += _unparsed_checks(one, said, (None, None), analysis)
     if estimate is not None and estimate.test is not None:
         details |= parameters(estimate.test)
+    if one.is_subgroup:
+        details["subgroup"] = 1
     change = None
     if one.baseline_value is not None and one.candidate_value is not None:
         change = one.candidate_value - one.baseline_value

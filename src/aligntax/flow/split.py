@@ -14,6 +14,7 @@ import numpy as np
 
 from aligntax.core.ledger import Detail, Entry
 from aligntax.core.study import Arm, Study
+from aligntax.flow import checks as words
 from aligntax.flow.compare import MetricTable
 from aligntax.flow.scores import FloatArray, IntArray, relabelled
 from aligntax.stats.paired import paired_change, without_noise
@@ -55,7 +56,9 @@ def with_splits(study: Study, entries: Sequence[Entry], tables: Sequence[MetricT
             out.append(entry)
             continue
         details = _split(metrics[entry.metric], four, items, items.tasks.index(entry.task), entry)
-        out.append(entry.model_copy(update={"details": {**entry.details, **details}}))
+        common = details.get("split_items")
+        fewer = [words.split_of_fewer(common, entry.n)] if isinstance(common, int) and common != entry.n else []
+        out.append(entry.model_copy(update={"details": {**entry.details, **details}, "checks": (*entry.checks, *fewer)}))
     return out
 
 
@@ -79,7 +82,7 @@ def _split(table: MetricTable, four: Four, items: Items, task: int, entry: Entry
     if codes is not None and (codes < 0).any():
         codes = None
     scale = table.facts[task].scale
-    details: dict[str, Detail] = {"split_items": len(at)}
+    details: dict[str, Detail] = {"split_items": len(at), "split_values": [float(table.arms[arm].mean[at].mean()) for arm in four]}
     for name, d in effects(*(table.arms[arm].mean[at] for arm in four)).items():
         span = None if scale is None else scale * (2 if name == "interaction" else 1)
         settled = without_noise(d, span)

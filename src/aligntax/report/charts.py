@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from aligntax.core.explain import is_subgroup
+from aligntax.core.explain import first_rows, is_subgroup
 from aligntax.core.words import VERDICT_WORDS, change_unit, cut, is_fraction, printable
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Form = Literal["forest", "waterfall", "scatter", "effects"]
 # Names of the page's colours (Okabe and Ito's palette, told apart with any colour vision); shapes say the same once more.
 COLOURS = {
     "tax": "var(--tax)", "gain": "var(--gain)", "no tax": "var(--no-tax)", "undetermined": "var(--undetermined)", "-": "var(--undetermined)",
-    "weights": "var(--gain)", "template": "var(--tax)", "start": "var(--soft)",
+    "weights": "var(--link)", "template": "var(--ink)", "start": "var(--soft)",
 }  # fmt: skip
 _SHAPES = {
     "tax": "triangle-down", "gain": "triangle-up", "no tax": "circle", "undetermined": "diamond", "-": "diamond",
@@ -92,7 +92,7 @@ def narrow(plot: Plot) -> Plot:
 
 def forest_plot(entries: Sequence[Entry]) -> Plot:
     """The plot of entries that share one unit: one row each, at most ``MAX_ROWS``; entries without a change are left out."""
-    shown = [e for e in entries if e.change is not None][:MAX_ROWS]
+    shown = first_rows([e for e in entries if e.change is not None], MAX_ROWS)
     unit, margin = shown[0].unit, shown[0].margin
     factor = scale_of(unit)
 
@@ -105,7 +105,7 @@ def forest_plot(entries: Sequence[Entry]) -> Plot:
             Mark(name, (e.change or 0.0) * factor, scaled(e.ci_low), scaled(e.ci_high), VERDICT_WORDS[e.verdict])
             for e, name in zip(shown, labels(shown), strict=True)
         ),
-        axis=f"change ({printable(change_unit(unit))}), candidate - baseline",
+        axis=f"change ({unit_text(unit)}), candidate - baseline",
         margin=scaled(margin) if all(e.margin == margin for e in shown) else None,
     )
 
@@ -120,7 +120,12 @@ def scatter_plot(points: Sequence[tuple[Entry, float]], across: str) -> Plot:
         Mark(name, (e.change or 0.0) * factor, x, None, VERDICT_WORDS[e.verdict], name if e.verdict in ("tax", "gain") or x >= far else "")
         for name, (e, x) in zip(names, points, strict=True)
     ]
-    return Plot("scatter", tuple(marks), axis=f"change ({printable(change_unit(unit))})", across=across)
+    return Plot("scatter", tuple(marks), axis=f"change ({unit_text(unit)})", across=across)
+
+
+def unit_text(unit: str) -> str:
+    """A unit for an axis: short, and never a word that the drawing engine knows."""
+    return f"in {cut(printable(change_unit(unit)), 30)}"
 
 
 def scale_of(unit: str) -> float:
@@ -129,7 +134,11 @@ def scale_of(unit: str) -> float:
 
 
 def svg(plot: Plot) -> str:
-    """Draw a plot as an SVG string."""
+    """Draw a plot as an SVG string.
+
+    Raises:
+        ValueError: whatever the drawing engine raises.
+    """
     import vl_convert
     from altair.utils.schemapi import debug_mode
 
@@ -144,13 +153,15 @@ def chart(plot: Plot) -> altair.LayerChart:
     return {"forest": _forest, "waterfall": _waterfall, "scatter": _scatter, "effects": _effects}[plot.form](plot)
 
 
-def _values(marks: Sequence[Mark]) -> Any:
+def _values(marks: Sequence[Mark], among: Sequence[Mark] = ()) -> Any:
+    """Marks as data, their rows numbered as they stand ``among`` others: a name of a task is never a value of a scale, where some are keywords."""
     import altair as alt
 
+    rows = {label: i for i, label in enumerate(dict.fromkeys(m.label for m in (among or marks)))}
     return alt.InlineData(
         values=[
-            {"label": m.label, "value": m.value, "low": m.low, "high": m.high, "group": m.group, "text": m.text, "row": i}
-            for i, m in enumerate(marks)
+            {"label": m.label, "value": m.value, "low": m.low, "high": m.high, "group": m.group, "text": m.text, "row": f"r{rows[m.label]}"}
+            for m in marks
         ]
     )
 
@@ -172,16 +183,14 @@ def _rows(plot: Plot) -> tuple[Any, list[Any]]:
     import altair as alt
 
     names = list(dict.fromkeys(m.label for m in plot.marks))
+    rows = [f"r{i}" for i in range(len(names))]
     if not plot.narrow:
         room = min(260.0, 10 + _LETTER * max(map(len, names), default=0))
-        return alt.Y(
-            "label:N",
-            sort=names,
-            title=None,
-            axis=alt.Axis(labelLimit=260, labelAlign="left", labelPadding=room, ticks=False, domain=False),
-        ), []
+        shown = f"slice({json.dumps([f'#{name}' for name in names])}[toNumber(slice(datum.value, 1))], 1)"
+        axis = alt.Axis(labelExpr=shown, labelLimit=260, labelAlign="left", labelPadding=room, ticks=False, domain=False)
+        return alt.Y("row:N", sort=rows, title=None, axis=axis), []
     text = alt.Chart(_values([Mark(name, 0.0, None, None, "") for name in names]))
-    y = alt.Y("label:N", sort=names, title=None, axis=None)
+    y = alt.Y("row:N", sort=rows, title=None, axis=None)
     named = text.mark_text(
         align="left", baseline="bottom", dy=-16 if plot.form == "effects" else -6, fontSize=12, limit=_NARROW, color=_INK
     ).encode(x=alt.value(0), y=y, text="label:N")
@@ -234,15 +243,15 @@ def _waterfall(plot: Plot) -> altair.LayerChart:
     room = 0.05 * (max(ends) - min(ends)) or 1.0
     x = alt.X("value:Q", title=plot.axis, scale=alt.Scale(domain=[min(ends) - room, max(ends) + 4 * room], zero=False, nice=True))
     bars, starts = ([m for m in plot.marks if (m.low is None) == start] for start in (False, True))
-    text = alt.Chart(_values([replace(m, value=max(m.value, m.value if m.low is None else m.low)) for m in plot.marks]))
+    text = alt.Chart(_values([replace(m, value=max(m.value, m.value if m.low is None else m.low)) for m in plot.marks], plot.marks))
     layers = [
-        alt.Chart(_values(bars)).mark_bar(height=11, minBandSize=3).encode(x=x, x2="low:Q", y=y, color=colour),
+        alt.Chart(_values(bars, plot.marks)).mark_bar(height=11, minBandSize=3).encode(x=x, x2="low:Q", y=y, color=colour),
         alt.Chart(_values(plot.marks)).mark_tick(thickness=3, size=17, color=_INK).encode(x=x, y=y),
         text.mark_text(align="left", dx=7, fontSize=12, color=_INK).encode(x=x, y=y, text="text:N"),
         *layers,
     ]
     if starts:
-        layers.insert(0, alt.Chart(_values(starts)).mark_rule(strokeDash=[3, 3], color=_SOFT).encode(x=x))
+        layers.insert(0, alt.Chart(_values(starts, plot.marks)).mark_rule(strokeDash=[3, 3], color=_SOFT).encode(x=x))
     return _styled(alt.layer(*layers), plot)
 
 
@@ -312,10 +321,9 @@ def _styled(chart: Any, plot: Plot) -> altair.LayerChart:
 def labels(entries: Sequence[Entry]) -> list[str]:
     """Row labels, made distinct: a chart merges rows of one name. A subgroup of a task that is a row itself stands under it."""
     names: list[str] = []
-    tasks = {e.task for e in entries}
     for entry in entries:
         full = printable(entry.task)
-        name = cut(f"· {full.split('/', 1)[1]}" if is_subgroup(entry, tasks) and "/" in full else full, 60)
+        name = cut(f"· {full.split('/', 1)[1]}" if is_subgroup(entry) and "/" in full else full, 60)
         if name in names:
             name = cut(f"{name} ({printable(entry.metric)})", 60)
         names.append(name if name not in names else f"{name} ({len(names) + 1})")

@@ -5,6 +5,7 @@ python -m aligntax.report.drawing     reads one JSON list of plots from stdin, w
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
+from aligntax.core.words import cut, printable
 from aligntax.report.charts import Mark, Plot, plot_from, svg
 
 Draw = Callable[[Sequence[Plot]], list[str]]
@@ -19,8 +21,16 @@ _TIMEOUT_S = 120
 
 
 def draw_here(plots: Sequence[Plot]) -> list[str]:
-    """Draw in this process."""
-    return [svg(plot) for plot in plots]
+    """Draw in this process. A plot that the engine cannot draw says so in its place: no drawing is worth a run."""
+    return [_drawn(plot) for plot in plots]
+
+
+def _drawn(plot: Plot) -> str:
+    try:
+        return svg(plot)
+    except Exception as error:  # noqa: BLE001 - the engine raises what it likes
+        said = html.escape(cut(printable(" ".join(str(error).split())), 200))
+        return f'<svg xmlns="http://www.w3.org/2000/svg" width="480" height="40"><text y="24" fill="currentColor">This chart could not be drawn: {said}</text></svg>'
 
 
 class DrawingProcess:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from aligntax.core.explain import error_of, is_unsound, main_entries
+from aligntax.core.explain import error_of, is_judged, is_unsound, main_entries, size_of
 from aligntax.core.kinds import DISTANCES
 from aligntax.core.ledger import AVERAGES, MEAN_OVER_ITEMS, MEAN_OVER_TASKS, Entry, Ledger
 from aligntax.core.samples import OUTCOMES
@@ -14,7 +14,6 @@ from aligntax.core.tables import entry_row
 from aligntax.core.words import (
     VERDICT_WORDS,
     change_number,
-    change_unit,
     cut,
     interval_text,
     is_fraction,
@@ -68,6 +67,7 @@ class SplitRow:
     """One task asked four ways: the values of the four arms, and what of the total change is the weights' doing, what the template's."""
 
     task: str
+    items: str
     values: tuple[str, str, str, str]
     total: str
     weights: str
@@ -81,14 +81,16 @@ class Split:
 
     arms: tuple[str, ...]
     rows: tuple[SplitRow, ...]
+    not_drawn: int
     plot: Plot
 
 
 @dataclass(frozen=True)
 class Waterfall:
-    """One quantity along the stage tree."""
+    """One quantity along the stage tree; ``note`` says where branches rest on other items."""
 
     title: str
+    note: str
     plot: Plot
 
 
@@ -115,18 +117,17 @@ class Score:
 def scorecard(ledger: Ledger, pair: tuple[str, str]) -> list[Score]:
     """The pair's tasks by kind; kinds without verdicts (divergence) and averages are left out, and a task counts once per metric."""
     out = []
-    entries = [e for e in main_entries(ledger) if e.pair == pair and e.verdict is not None and e.task not in AVERAGES]
+    entries = [e for e in main_entries(ledger) if e.pair == pair and is_judged(e)]
     for kind in dict.fromkeys(e.kind for e in entries):
         of = [e for e in entries if e.kind == kind]
         counts = tuple((name, sum(e.verdict == name for e in of)) for name in ("tax", "gain", "no_tax", "undetermined"))
-        lost = max((e for e in of if e.verdict == "tax"), key=lambda e: (e.cost or 0.0, e.task), default=None)
-        won = min((e for e in of if e.verdict == "gain"), key=lambda e: (e.cost or 0.0, e.task), default=None)
+        lost, won = (max((e for e in of if e.verdict == name), key=size_of, default=None) for name in ("tax", "gain"))
         out.append(Score(kind.replace("_", " "), counts, worst=_named(lost), best=_named(won)))
     return out
 
 
 def _named(entry: Entry | None) -> str:
-    return "" if entry is None else f"{printable(entry.task)}: {entry_row(entry).change}"
+    return "" if entry is None else f"{printable(entry.task)} ({printable(entry.metric)}): {entry_row(entry).change}"
 
 
 @dataclass(frozen=True)
@@ -221,18 +222,20 @@ def split(study: Study, ledger: Ledger, pair: tuple[str, str]) -> Split | None:
         for group, key in (("weights", "weights"), ("template", "elicitation"))
         if (factor := charts.scale_of(unit)) and (span := _span(e, f"{key}_effect"))
     ]
-    plot = Plot("effects", tuple(marks), axis=f"effect ({printable(change_unit(unit))})")
-    return Split(tuple(map(printable, four)), tuple(_split_row(ledger, e, four) for e in entries), plot)
+    plot = Plot("effects", tuple(marks), axis=f"effect ({charts.unit_text(unit)})")
+    return Split(tuple(map(printable, four)), tuple(map(_split_row, entries)), len(entries) - len(shown), plot)
 
 
-def _split_row(ledger: Ledger, entry: Entry, four: Sequence[str]) -> SplitRow:
-    known = {e.candidate: e.candidate_value for e in ledger if (e.task, e.metric, e.baseline) == (entry.task, entry.metric, four[0])}
-    values = [entry.baseline_value, known.get(four[1]), known.get(four[2]), entry.candidate_value]
-    base_raw, base_chat, aligned_raw, aligned_chat = (value_text(v, entry.unit, error_of(entry)) for v in values)
+def _split_row(entry: Entry) -> SplitRow:
+    values = entry.details.get("split_values")
+    of = values if isinstance(values, list) else [None] * 4
+    base_raw, base_chat, aligned_raw, aligned_chat = (value_text(v, entry.unit, error_of(entry)) for v in of)
+    items = entry.detail("split_items") or 0.0
     return SplitRow(
         printable(f"{entry.task} ({entry.metric})"),
+        f"{items:,.0f}",
         (base_raw, base_chat, aligned_raw, aligned_chat),
-        entry_row(entry).change,
+        change_number((entry.detail("weights_effect") or 0.0) + (entry.detail("elicitation_effect") or 0.0), entry.unit, error_of(entry)),
         _effect(entry, "weights_effect"),
         _effect(entry, "elicitation_effect"),
         _effect(entry, "interaction"),
@@ -253,31 +256,34 @@ def waterfalls(study: Study, ledger: Ledger) -> list[Waterfall]:
     if len(tree) < 3:
         return []
     averages: list[Waterfall] = []
-    single: list[tuple[float, Waterfall]] = []
+    single: list[tuple[tuple[bool, float], Waterfall]] = []
     edges_of = {(parent or "", name) for name, parent, _ in tree}
     entries = [e for e in main_entries(ledger) if e.pair in edges_of and e.change is not None and e.kind not in ("divergence", "format")]
     for kind, metric in dict.fromkeys((e.kind, e.metric) for e in entries):
         of = [e for e in entries if (e.kind, e.metric) == (kind, metric)]
         tasks = list(dict.fromkeys(e.task for e in of))
-        average = next((t for t in (MEAN_OVER_ITEMS, MEAN_OVER_TASKS) if t in tasks), None)
+        reached = {e.pair for e in of}
+        average = next((t for t in (MEAN_OVER_ITEMS, MEAN_OVER_TASKS) if {e.pair for e in of if e.task == t} == reached), None)
         for task in tasks if average is None else [average]:
             edges = {e.pair: e for e in of if e.task == task}
-            if len(edges) >= 2:
+            if len(edges) >= 2 and (average is not None or task not in AVERAGES):
                 fall = _waterfall(printable(f"{task}: {metric} ({kind.replace('_', ' ')})"), tree, edges)
                 if average is None:
-                    single.append((max(abs(e.change or 0.0) for e in edges.values()), fall))
+                    single.append((max(map(size_of, edges.values())), fall))
                 else:
                     averages.append(fall)
-    return averages + [fall for _, fall in sorted(single, key=lambda one: -one[0])]
+    return averages + [fall for _, fall in sorted(single, key=lambda one: one[0], reverse=True)]
 
 
 def _waterfall(title: str, tree: Sequence[tuple[str, str | None, int]], edges: Mapping[tuple[str, str], Entry]) -> Waterfall:
     """A bar per edge; edges add up, since those of a branch of the tree rest on the items that all its arms have."""
-    marks = []
+    marks: list[charts.Mark] = []
+    apart = []
+    start: float | None = None
     factor = charts.scale_of(unit := next(iter(edges.values())).unit)
     for name, parent, depth in tree:
         entry = edges.get((parent or "", name))
-        shown = cut(printable(name), 40)
+        shown = _distinct(f"{'└' + '─' * (depth - 1) + ' ' if depth else ''}{cut(printable(name), 40)}", marks)
         if parent is None:
             start = next((e.baseline_value for pair, e in edges.items() if pair[0] == name), None)
             if start is not None:
@@ -285,8 +291,16 @@ def _waterfall(title: str, tree: Sequence[tuple[str, str | None, int]], edges: M
         elif entry is not None and entry.baseline_value is not None and entry.candidate_value is not None:
             row = entry_row(entry)
             ends = factor * entry.candidate_value, factor * entry.baseline_value
-            marks.append(charts.Mark(f"└{'─' * (depth - 1)} {shown}", *ends, None, row.verdict, row.change))
-    return Waterfall(title, Plot("waterfall", tuple(marks), axis="per cent" if is_fraction(unit) else printable(unit)))
+            marks.append(charts.Mark(shown, *ends, None, row.verdict, f"{row.change}, {row.verdict}" if row.verdict != "-" else row.change))
+            if depth == 1 and start is not None and entry.baseline_value != start:
+                apart.append(f"{printable(name)} starts from {value_text(entry.baseline_value, unit)}")
+    note = f"Branches rest on the items that all their arms have: {'; '.join(apart)}." if apart else ""
+    return Waterfall(title, note, Plot("waterfall", tuple(marks), axis="per cent" if is_fraction(unit) else charts.unit_text(unit)))
+
+
+def _distinct(label: str, marks: Sequence[charts.Mark]) -> str:
+    """A label that no mark has yet: a chart merges rows of one name."""
+    return label if all(mark.label != label for mark in marks) else f"{label} ({len(marks) + 1})"
 
 
 def _tree(study: Study) -> list[tuple[str, str | None, int]]:
@@ -385,11 +399,11 @@ def _cell_text(cell: StageCell, count: int, ledger: Ledger) -> str:
     return f"{where} ({'established' if sure else 'not established'} among all {count} cells of the tree, Holm p {p_text(cell.q)})"
 
 
-def outcomes(ledger: Ledger, pairs: Sequence[tuple[str, str]]) -> tuple[list[Outcomes], int, int]:
+def outcomes(ledger: Ledger) -> tuple[list[Outcomes], int, int]:
     """(Tasks and arms where not every answer was scored, how many more of them there are, comparisons where all were); each arm once per task and metric."""
     seen: dict[tuple[str, str, str], dict[str, int]] = {}
     for entry in main_entries(ledger):
-        if entry.pair in pairs and entry.task not in AVERAGES and entry.kind not in ("format", "divergence"):
+        if entry.task not in AVERAGES and entry.kind not in ("format", "divergence"):
             for arm, counts in entry.outcomes.items():
                 if any(counts.values()):  # values without samples have none
                     seen.setdefault((entry.task, entry.metric, arm), counts)

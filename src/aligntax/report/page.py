@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
 
-from aligntax.core.explain import headline, is_subgroup, main_entries, reasons, summary
+from aligntax.core.explain import first_rows, headline, is_note, is_subgroup, main_entries, reasons, summary
 from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.samples import OUTCOMES
 from aligntax.core.tables import Row, entry_row
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 MAX_CHARTS = 6
 """Forest plots and waterfalls, each; drawing one takes a fifth of a second."""
 MAX_TABLE_ROWS = 400
+MAX_SECTIONS = 80
 MAX_PAIRS = 6
 """Pairs of arms told in full; of more, each has its cells in a table of all."""
 MIN_POINTS = 3
@@ -49,6 +49,7 @@ class _Line:
     headline: str
     reasons: list[str]
     checks: list[str]
+    notes: list[str]
     outcomes: list[tuple[str, str]]
     details: list[tuple[str, str]]
 
@@ -58,6 +59,7 @@ class _Section:
     """The entries of one pair and metric, with their chart."""
 
     title: str
+    where: str
     lines: list[_Line]
     hidden: int
     figure: Markup | None
@@ -93,7 +95,11 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
     ordered = sorted(ledger, key=lambda e: e.pair != main)  # what the study is about first, then its stages
     pairs = list(dict.fromkeys(e.pair for e in ordered))
     told = [pair for i, pair in enumerate(pairs) if i < MAX_PAIRS or pair == main]
-    groups = [g for _, found in groupby(ordered, key=lambda e: (e.pair, e.kind, e.metric)) if (g := list(found))[0].pair in told]
+    every: dict[tuple[tuple[str, str], str, str], list[Entry]] = {}
+    for entry in ordered:
+        if entry.pair in told:
+            every.setdefault((entry.pair, entry.kind, entry.metric), []).append(entry)
+    groups = list(every.values())[:MAX_SECTIONS]
     figures = _Figures(draw)
     forests = _plan_forests(groups, figures)
     falls = overview.waterfalls(study, ledger)
@@ -127,6 +133,7 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
                 if pair != main
             ],
             pairs_left_out=len(pairs) - len(told),
+            sections_left_out=len(every) - len(groups),
             stages=overview.stages(study, ledger) if len(study.arms) > 2 else [],
             paths=overview.path_tables(study, ledger),
             stage_sentences=overview.stage_sentences(study, ledger),
@@ -138,7 +145,7 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
             scatter=None if scatter is None else figures.show(scatter, "Each task's change against the divergence along its answers"),
             scatter_pair=" to ".join(map(printable, measured)) if measured else "",
             changes=changes(comparison, told),
-            outcomes=overview.outcomes(ledger, told),
+            outcomes=overview.outcomes(ledger),
             doubts=overview.doubts(
                 ledger, [(arm, text) for arm, about in comparison.provenance.get("arms", {}).items() for text in about.get("left_out", ())]
             ),
@@ -194,16 +201,23 @@ def _environment() -> jinja2.Environment:
 
 
 def _section(number: int, entries: Sequence[Entry], figure: int | None, figures: _Figures) -> _Section:
-    tasks = {e.task for e in entries}
-    first, drawable = entries[0], len(_drawable(entries))
+    first, drawable = entries[0], _drawable(entries)
     title = printable(f"{first.metric} ({first.kind.replace('_', ' ')})")
     return _Section(
         title=title,
-        lines=[_line(f"e{number}-{k}", e, is_subgroup(e, tasks)) for k, e in enumerate(entries[:MAX_TABLE_ROWS])],
+        lines=[_line(f"e{number}-{k}", e, is_subgroup(e)) for k, e in enumerate(first_rows(entries, MAX_TABLE_ROWS))],
         hidden=max(0, len(entries) - MAX_TABLE_ROWS),
+        where=printable(f"{title}, {first.baseline} to {first.candidate}"),
         figure=None if figure is None else figures.show(figure, f"Forest plot of {title}: the changes and intervals of the table below"),
-        chart_note=f"{charts.MAX_ROWS} of {drawable} entries are drawn." if drawable > charts.MAX_ROWS else "",
+        chart_note=_chart_note(drawable),
     )
+
+
+def _chart_note(drawable: Sequence[Entry]) -> str:
+    band = {e.margin for e in drawable}
+    said = "; grey band: the margin, within which a change does not matter" if len(band) == 1 and None not in band else ""
+    some = f" {charts.MAX_ROWS} of {len(drawable)} entries are drawn." if len(drawable) > charts.MAX_ROWS else ""
+    return f"Marks: change; lines: interval{said}.{some}"
 
 
 def _line(key: str, entry: Entry, indent: bool) -> _Line:
@@ -212,7 +226,8 @@ def _line(key: str, entry: Entry, indent: bool) -> _Line:
     ]
     row = entry_row(entry)
     return _Line(
-        key, row.task.split("/", 1)[1] if indent and "/" in row.task else row.task, row, indent, headline(entry), reasons(entry), [printable(c) for c in entry.checks], outcomes,
+        key, row.task.split("/", 1)[1] if indent and "/" in row.task else row.task, row, indent, headline(entry), reasons(entry),
+        [printable(c) for c in entry.checks if not is_note(c)], [printable(c) for c in entry.checks if is_note(c)], outcomes,
         [(name, _detail(value)) for name, value in entry.details.items()],
     )  # fmt: skip
 

@@ -117,10 +117,9 @@ def _table(entries: Sequence[Entry]) -> Table:
     table.add_column(level, no_wrap=True)
     table.add_column("p (Holm)" if any(e.p_adjusted is not None for e in entries) else "p", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    tasks = {e.task for e in entries}
     for entry in entries:
         row = entry_row(entry)
-        task = f"  {row.task.split('/', 1)[1]}" if is_subgroup(entry, tasks) else row.task
+        task = f"  {row.task.split('/', 1)[1]}" if is_subgroup(entry) else row.task
         cells = (task, row.n, row.baseline, row.candidate, row.change.removesuffix(" points"), row.interval, row.p)
         table.add_row(*(Text(cell) for cell in cells), Text(row.verdict, style=_STYLES.get(row.verdict, "")))
     return table

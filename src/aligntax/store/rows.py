@@ -373,8 +373,8 @@ class Rows:
         ).fetchall()
         return {str(task): int(n) for task, n in rows}
 
-    def describe(self, a: int, b: int, metric: str, chosen: IntArray, size: FloatArray, limit: int | None) -> list[Flip]:
-        """What can be shown of the items ``chosen`` (indices, (M,)), largest ``size`` first, then by task and id.
+    def describe(self, a: int, b: int, metric: str, chosen: IntArray, size: FloatArray, limit: int | None) -> list[tuple[int, Flip]]:
+        """What can be shown of the items ``chosen`` (indices, (M,)), with their indices, largest ``size`` first, then by task and id.
 
         Of more than ``limit`` the largest; of equal ones an even sample, always the same.
 
@@ -409,7 +409,7 @@ class Rows:
 
         try:
             rows = self.con.execute(
-                f"SELECT p.task, p.item, coalesce(x.label, y.label), coalesce(x.question, y.question), coalesce(x.target, y.target), x.v, y.v, "
+                f"SELECT p.idx, p.task, p.item, coalesce(x.label, y.label), coalesce(x.question, y.question), coalesce(x.target, y.target), x.v, y.v, "
                 f"x.answer, y.answer, x.extracted, y.extracted FROM picked p JOIN ({side(a)}) x ON x.idx = p.idx JOIN ({side(b)}) y ON y.idx = p.idx "
                 f"ORDER BY p.size DESC, p.task, length(p.item), p.item, p.content",
                 [metric, metric],
@@ -417,7 +417,7 @@ class Rows:
         finally:
             for k in {a, b}:
                 self.con.unregister(f"index_{k}")
-        return [Flip(*row) for row in rows]
+        return [(int(row[0]), Flip(*row[1:])) for row in rows]
 
     def _register_samples(self, name: str, k: int, sizes: FloatArray) -> None:
         """The samples of arm ``k`` whose item has a ``size`` ((at most N,), NaN where none), as a table the database can read."""

@@ -3,6 +3,14 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const store = byId("changes-data");
+  // A link to a verdict opens it.
+  const reveal = () => {
+    const target = location.hash.length > 1 && byId(location.hash.slice(1));
+    for (let e = target; e; e = e.parentElement) if (e.tagName === "DETAILS") e.open = true;
+    if (target) target.scrollIntoView();
+  };
+  addEventListener("hashchange", reveal);
+  document.querySelectorAll('a[href^="#e"]').forEach((a) => a.addEventListener("click", () => setTimeout(reveal)));
   if (!store) return;
   const PAGE = 25, LONGEST = 4e6, ALIKE = 0.3;
   const UNSAFE = /(?!\n)[\p{C}\p{Zl}\p{Zp}]/gu;
@@ -95,7 +103,7 @@
       head.append(
         make("span", d.lost ? "lost" : "gained", "v v-" + (d.lost ? "tax" : "gain")), " ",
         shown(d.label ? d.task + "/" + d.label : d.task) + ", item " + shown(d.item) + " (" + d.values + ") ",
-        make("span", shown(text(d.question).trim().slice(0, 90)), "soft"),
+        make("span", (data.groups.length > 1 ? shown(data.groups[d.group].metric) + " " : "") + shown(text(d.question).slice(0, 90).trim()), "soft"),
       );
       box.append(head);
       box.addEventListener("toggle", () => {
@@ -110,6 +118,7 @@
           pair.append(side);
         });
         box.append(pair);
+        if (data.groups.length > 1) box.append(make("p", shown(data.groups[d.group].name), "soft"));
         if (said) box.append(make("p", said, "soft"));
       });
       return box;
@@ -124,7 +133,7 @@
       status.textContent = found.length.toLocaleString("en") + (found.length === 1 ? " item" : " items") + (drawn < found.length ? ", " + drawn.toLocaleString("en") + " shown" : "");
     }
     function filter() {
-      const words = [...query.value.toLowerCase().matchAll(/"([^"]+)"?|[^\s"]+/g)].map((part) => part[1] || part[0]);
+      const words = [...query.value.toLowerCase().matchAll(/"([^"]+)"|[^\s]+/g)].map((part) => part[1] || part[0]);
       found = [];
       data.items.forEach((d, i) => {
         if (direction.value && d.lost !== (direction.value === "lost")) return;
@@ -140,7 +149,11 @@
     let waiting;
     query.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filter, 120); });
     [direction, group, task].forEach((control) => control.addEventListener("change", filter));
-    more.addEventListener("click", () => draw(PAGE));
+    more.addEventListener("click", () => {
+      const next = list.childElementCount;
+      draw(PAGE);
+      list.children[next]?.querySelector("summary").focus();
+    });
     byId("tools").addEventListener("submit", (event) => { event.preventDefault(); filter(); });
     filter();
     byId("examples").hidden = true;
