@@ -303,3 +303,19 @@ def test_what_counts_as_filled_in(tmp_path: Path, reply: str, filled: bool) -> N
     ]
     (tmp_path / "out.json").write_text(json.dumps(rows))
     assert bool(found([tmp_path / "out.json"], "predictions filled in")) == filled
+
+
+def test_results_without_samples_that_were_asked_differently(tmp_path: Path) -> None:
+    folders = []
+    for name, shots, version in (("base", 5, "0.4.8"), ("chat", 0, "0.4.9")):
+        folder = tmp_path / name
+        folder.mkdir()
+        results = {
+            "results": {"t": {"acc,none": 0.5, "acc_stderr,none": 0.05}},
+            "n-shot": {"t": shots},
+            "n-samples": {"t": {"effective": 100}},
+        }
+        (folder / "results_2026-01-01T00-00-00.json").write_text(json.dumps({**results, "lm_eval_version": version, "versions": {"t": 1}}))
+        folders.append(folder)
+    (said,) = found(folders, "not asked alike")
+    assert "asked differently (lm_eval_version 0.4.8 against 0.4.9; n-shot 5 against 0)" in said

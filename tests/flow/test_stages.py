@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from aligntax.report.overview import stage_sentences
 from aligntax.stats.multiplicity import holm
 from aligntax.store.run import StoredRun, load_run
 from tests.support.tables import write_csv
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def published(shared: Path, out: Path, model: str, *stages: str) -> StoredRun:
@@ -81,3 +85,16 @@ def test_paths_refunds_and_adjusted_cells(tmp_path: Path) -> None:
     first, second = stage_sentences(run.study, run.ledger)
     assert "sums from base to sft, -25.0 points (established among all 9 cells of the tree" in first
     assert second.startswith("Safety fell at: toxigen from sft to dpo, -15.0 points (established among all 9 cells")
+
+
+def test_the_accounts_in_a_terminal(tmp_path: Path, aligntax: Run) -> None:
+    for name, right in (("base", 80), ("sft", 60), ("dpo", 70)):
+        write_csv(tmp_path / f"{name}.csv", [{"task": "sums", "item": i, "score": int(i < right)} for i in range(100)])
+    aligntax("diff", "base.csv", "dpo.csv", "--stage", "sft=sft.csv", "--names", "base,dpo", "--out", "run")
+    shown = aligntax("show", "run", "--stages").stdout
+    assert "base -> sft -> dpo" in shown
+    assert "80.0 % -20.0 (75.0 %) +10.0 (116.7 %) -10.0 87.5 % 10.0 points" in " ".join(shown.split())
+    aligntax("diff", "base.csv", "dpo.csv", "--out", "pair")
+    refused = aligntax("show", "pair", "--stages")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "has no path of two stages" in refused.stderr

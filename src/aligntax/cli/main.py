@@ -161,12 +161,28 @@ app.command("plan-size")(plan_size)
 def show(
     run: RunArg,
     all_: Annotated[bool, typer.Option("--all", help="Explain subgroups too.")] = False,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Print the accounts of the stage tree: changes that add up, shares that multiply up, refunds.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print ledger.json and nothing else.")] = False,
 ) -> None:
     """Print a run's ledger: the table, what each verdict means, and which doubts there are."""
     from aligntax.store.run import load_run
 
-    print_ledger(load_run(run).ledger, json=json, all_checks=all_)
+    stored = load_run(run)
+    if not stages:
+        print_ledger(stored.ledger, json=json, all_checks=all_)
+        return
+    from aligntax.core.words import printable
+    from aligntax.flow.stages import paths
+    from aligntax.report.overview import stages_view
+    from aligntax.report.terminal import console
+
+    if json or not paths(stored.study):
+        raise InputError(
+            "--stages and --json are two views; name one" if json else f"{printable(str(run))} has no path of two stages and more"
+        )
+    console().print(stages_view(stored.study, stored.ledger))
 
 
 @app.command()

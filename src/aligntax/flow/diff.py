@@ -17,6 +17,7 @@ from aligntax.core.errors import InputError
 from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.study import Analysis, Arm, Study, check_tree
 from aligntax.core.words import cut, printable
+from aligntax.flow import checks as words
 from aligntax.flow.compare import MetricTable, PairNotes, StudyNotes, compare
 from aligntax.flow.judge import MetricFacts
 from aligntax.flow.scores import BoolArray, difference, item_scores
@@ -266,8 +267,8 @@ def _compare_summaries(study: Study, rows: Rows, given: Mapping[str, list[Summar
     _check_scales(arms)
     for of in arms.values():
         for one in of:
-            words_ = set(re.split(r"[^a-z0-9]+", one.task.lower()))
-            if one.metric == "points" and (one.task, one.metric) not in directions and words_ & _LOWER:
+            parts = set(re.split(r"[^a-z0-9]+", one.task.lower()))
+            if one.metric == "points" and (one.task, one.metric) not in directions and parts & _LOWER:
                 directions[one.task, one.metric] = False
     span: dict[tuple[str, str], list[float]] = {}
     for of in arms.values():
@@ -277,12 +278,24 @@ def _compare_summaries(study: Study, rows: Rows, given: Mapping[str, list[Summar
         (task, metric): _metric_facts(metric, task, min(values), max(values), directions, study.analysis)
         for (task, metric), values in span.items()
     }
-    ledger = compare_summaries(study, arms, facts)
+    ledger = _with_settings(compare_summaries(study, arms, facts), {arm.name: arm.facts.settings for arm in rows.arms})
     items = nothing_paired()
     provenance = _provenance(rows, [arm.facts for arm in rows.arms], [], items)
     provenance["pairing"] = "none: at least one side has no samples"
     provenance["estimator"] = "difference of the values as given"
     return Comparison(study, ledger, provenance, rows, [], items)
+
+
+def _with_settings(ledger: Ledger, settings: Mapping[str, Mapping[str, Any]]) -> Ledger:
+    """Entries of tasks that the two arms' logs say were asked differently gain that check."""
+    found = {pair: settings_that_differ(settings[pair[0]], settings[pair[1]]) for pair in {entry.pair for entry in ledger}}
+    entries = tuple(
+        entry.model_copy(update={"checks": (*entry.checks, words.asked_differently(found[entry.pair][entry.task]))})
+        if entry.task in found[entry.pair]
+        else entry
+        for entry in ledger
+    )
+    return ledger.model_copy(update={"entries": entries})
 
 
 def _check_scales(arms: Mapping[str, Sequence[Summary]]) -> None:
@@ -376,8 +389,8 @@ def _metric_facts(
             )
         fraction = (scale.low, scale.high) == (0.0, 1.0)
         return MetricFacts("fraction" if fraction else name, higher, scale.high - scale.low, fraction and higher, assumed)
-    words = set(re.split(r"[^a-z0-9]+", name.lower()))
-    if low >= 0 and high <= 1 and ("acc" in words or not _UNBOUNDED & words):  # an accuracy per token is an accuracy
+    parts = set(re.split(r"[^a-z0-9]+", name.lower()))
+    if low >= 0 and high <= 1 and ("acc" in parts or not _UNBOUNDED & parts):  # an accuracy per token is an accuracy
         return MetricFacts("fraction", higher, 1.0, higher, assumed)
     if low == np.inf:
         return MetricFacts("fraction", higher, 1.0, higher, assumed)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
 from aligntax.core.explain import error_of, is_judged, is_unsound, main_entries, size_of
 from aligntax.core.kinds import DISTANCES
 from aligntax.core.ledger import AVERAGES, MEAN_OVER_ITEMS, MEAN_OVER_TASKS, Entry, Ledger
@@ -371,6 +375,24 @@ def _account_row(one: Account) -> AccountRow:
         kept(one.retained),
         size_text(one.refunded, one.unit, error) if one.refunded > 0 else "",
     )
+
+
+def stages_view(study: Study, ledger: Ledger) -> Group:
+    """The accounts of every path for a terminal, and what stands out in the tree."""
+    parts: list[RenderableType] = [Text(text) for text in stage_sentences(study, ledger)]
+    for path in path_tables(study, ledger):
+        table = Table(box=None, pad_edge=False, header_style="dim", collapse_padding=True)
+        table.add_column("task", overflow="fold")
+        for heading in (path.arms[0], *(f"to {arm}" for arm in path.arms[1:]), "total", "retained", "refunded"):
+            table.add_column(heading, justify="right")
+        for row in path.rows:
+            table.add_row(
+                *(Text(cell) for cell in (row.task, row.start, *(c.text for c in row.steps), row.total, row.retained, row.refunded))
+            )
+        parts += [Text(), Text(" -> ".join(path.arms), style="bold"), table]
+        if path.hidden:
+            parts.append(Text(f"{path.hidden} more rows are in ledger.json.", style="dim"))
+    return Group(*parts)
 
 
 def stage_sentences(study: Study, ledger: Ledger) -> list[str]:
