@@ -166,7 +166,7 @@ def test_a_gate_of_no_change_holds_its_level() -> None:
     margin on all of them, ruling it out everywhere errs in far fewer."""
     rng = np.random.default_rng(11)
     shown = opened = 0
-    runs, n = 400, 300
+    runs, n = 300, 300
     for _ in range(runs):
         for change, rule in ((-0.01, "not_shown"), (-0.05, "ruled_out")):
             entries = tuple(_entry(f"t{k}", *_flips(rng, n, change), n) for k in range(20))

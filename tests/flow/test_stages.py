@@ -10,33 +10,40 @@ from pathlib import Path
 import pytest
 
 import aligntax
+from aligntax.core.study import Analysis
+from aligntax.flow.diff import Comparison, chain, diff_logs
 from aligntax.flow.stages import Account, accounts, cells, losses_of_safety, paths, worst
 from aligntax.report.overview import stage_sentences
 from aligntax.stats.multiplicity import holm
+from aligntax.store.logs import Want
 from aligntax.store.run import StoredRun, load_run
 from tests.support.tables import write_csv
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def published(shared: Path, out: Path, model: str, *stages: str) -> StoredRun:
+def published(shared: Path, model: str, *stages: str) -> Comparison:
     file = shared / "data" / "published_tables" / "per_stage_results.csv"
     first, *between, last = stages
-    aligntax.diff(
-        f"{file}#{model}/{first}", f"{file}#{model}/{last}", names=(first, last), stages=[(s, f"{file}#{model}/{s}") for s in between], out=out
-    )  # fmt: skip
-    return load_run(out)
+    arms = chain(
+        Path(f"{file}#{model}/{first}"),
+        Path(f"{file}#{model}/{last}"),
+        (first, last),
+        [(s, Path(f"{file}#{model}/{s}"), None) for s in between],
+    )
+    with diff_logs(arms, Analysis(), Want()) as comparison:
+        return comparison
 
 
-def of(run: StoredRun, task: str) -> Account:
+def of(run: StoredRun | Comparison, task: str) -> Account:
     (found,) = [one for one in accounts(run.study, run.ledger) if one.task == task]
     return found
 
 
-def test_published_stage_trees(shared: Path, tmp_path: Path) -> None:
+def test_published_stage_trees(shared: Path) -> None:
     """SFT -> DPO costs safety (8B -5.9, 70B -5.4 points); 405B's MATH 63.4 -> 59.9 -> 67.3 is refunded; every sum and product is exact."""
     for model, safety in (("Tulu-3-8B", -5.9), ("Tulu-3-70B", -5.4)):
-        run = published(shared, tmp_path / model, model, "SFT", "DPO", "RLVR")
+        run = published(shared, model, "SFT", "DPO", "RLVR")
         found = of(run, "Safety")
         assert found.path == ("SFT", "DPO", "RLVR")
         assert found.steps[0].change == pytest.approx(safety)
@@ -44,14 +51,14 @@ def test_published_stage_trees(shared: Path, tmp_path: Path) -> None:
         for one in accounts(run.study, run.ledger):
             assert sum(step.change for step in one.steps) == pytest.approx(one.total, abs=1e-12)
             assert one.retained == pytest.approx(prod(step.retained or 0.0 for step in one.steps), rel=1e-12)
-    math = of(published(shared, tmp_path / "405B", "Tulu-3-405B", "SFT", "DPO", "RLVR"), "MATH")
+    math = of(published(shared, "Tulu-3-405B", "SFT", "DPO", "RLVR"), "MATH")
     assert [step.change for step in math.steps] == pytest.approx([-3.5, 7.4])
     assert [step.refund for step in math.steps] == pytest.approx([0.0, 3.5])
     assert math.total == pytest.approx(3.9)
 
 
-def test_the_worst_cell_of_a_published_tree(shared: Path, tmp_path: Path) -> None:
-    run = published(shared, tmp_path / "run", "Llama-3-8B", "base", "Tulu2-SFT", "Tulu2-DPO")
+def test_the_worst_cell_of_a_published_tree(shared: Path) -> None:
+    run = published(shared, "Llama-3-8B", "base", "Tulu2-SFT", "Tulu2-DPO")
     cell = worst(cells(run.study, run.ledger), "points")
     assert cell is not None
     assert (cell.entry.task, cell.entry.pair, cell.q) == ("TydiQA_GP", ("Tulu2-SFT", "Tulu2-DPO"), None)
