@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -67,21 +68,28 @@ class _Section:
 
 
 class _Figures:
-    """Plots gathered first and drawn in one go, each for a screen and for a phone."""
+    """Plots gathered first and drawn in one go, each for a screen and for a phone, while the page is prepared."""
 
     def __init__(self, draw: Draw) -> None:
         self._draw = draw
         self._plots: list[charts.Plot] = []
-        self._svgs: list[str] | None = None
+        self._svgs: list[str] = []
+        self._drawing: threading.Thread | None = None
 
     def plan(self, plot: charts.Plot) -> int:
-        """A number to ``show`` the plot by, once all are planned."""
+        """A number to ``show`` the plot by, once drawing has been started."""
         self._plots.append(plot)
         return len(self._plots) - 1
 
+    def start(self) -> None:
+        """Draw what was planned; another process does it, so that waiting for it costs this one nothing."""
+        plots = [one for plot in self._plots for one in (plot, charts.narrow(plot))]
+        self._drawing = threading.Thread(target=lambda: self._svgs.extend(self._draw(plots)), name="aligntax-drawing")
+        self._drawing.start()
+
     def show(self, number: int, label: str) -> Markup:
-        if self._svgs is None:
-            self._svgs = self._draw([one for plot in self._plots for one in (plot, charts.narrow(plot))])
+        if self._drawing is not None:
+            self._drawing.join()
         wide, narrow = (Markup(svg) for svg in self._svgs[2 * number : 2 * number + 2])  # noqa: S704 - the drawing engine escapes labels; a test feeds it hostile ones
         return Markup(
             '<div class="wide-only" role="img" aria-label="{label}">{wide}</div><div class="narrow" role="img" aria-label="{label}">{narrow}</div>'
@@ -112,48 +120,47 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
         if measured is None
         else figures.plan(charts.scatter_plot(overview.against_divergence(ledger, measured), _distance(ledger, measured)))
     )
+    figures.start()
+    items = changes(comparison, told)
+    template = _environment().get_template("page.html.j2")
     sections = [(group[0].pair, _section(i, group, forests.get(i), figures)) for i, group in enumerate(groups)]
     script = _asset("report.js")
     main_lines = main_entries(ledger)
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            css=Markup(_asset("report.css")),  # noqa: S704 - package data
-            script=Markup(script),  # noqa: S704 - package data
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            title=f"{printable(study.baseline)} to {printable(study.candidate)}",
-            sentence=summary(main_lines, *main),
-            verdicts=[(name, VERDICT_WORDS[name], text) for name, text in VERDICT_MEANING.items()],
-            scores=overview.scorecard(ledger, main),
-            main_sections=[section for pair, section in sections if pair == main],
-            others=[
-                (" to ".join(map(printable, pair)), summary(main_lines, *pair), [section for p, section in sections if p == pair])
-                for pair in told
-                if pair != main
-            ],
-            pairs_left_out=len(pairs) - len(told),
-            sections_left_out=len(every) - len(groups),
-            stages=overview.stages(study, ledger) if len(study.arms) > 2 else [],
-            paths=overview.path_tables(study, ledger),
-            stage_sentences=overview.stage_sentences(study, ledger),
-            waterfalls=[(fall, figures.show(number, f"Waterfall: {fall.title}, stage by stage")) for fall, number in planned_falls],
-            waterfalls_left_out=len(falls) - len(planned_falls),
-            matrices=overview.matrices(ledger) if len(pairs) > 1 else [],
-            split=split,
-            split_figure=None if split_plot is None else figures.show(split_plot, "Effects of weights and of the template, by task"),
-            scatter=None if scatter is None else figures.show(scatter, "Each task's change against the divergence along its answers"),
-            scatter_pair=" to ".join(map(printable, measured)) if measured else "",
-            changes=changes(comparison, told),
-            outcomes=overview.outcomes(ledger),
-            doubts=overview.doubts(
-                ledger, [(arm, text) for arm, about in comparison.provenance.get("arms", {}).items() for text in about.get("left_out", ())]
-            ),
-            used=overview.methods_used(ledger),
-            study=study,
-            settings=_settings(comparison),
-            provenance=_provenance(comparison.provenance),
-        )
+    return template.render(
+        css=Markup(_asset("report.css")),  # noqa: S704 - package data
+        script=Markup(script),  # noqa: S704 - package data
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        title=f"{printable(study.baseline)} to {printable(study.candidate)}",
+        sentence=summary(main_lines, *main),
+        verdicts=[(name, VERDICT_WORDS[name], text) for name, text in VERDICT_MEANING.items()],
+        scores=overview.scorecard(ledger, main),
+        main_sections=[section for pair, section in sections if pair == main],
+        others=[
+            (" to ".join(map(printable, pair)), summary(main_lines, *pair), [section for p, section in sections if p == pair])
+            for pair in told
+            if pair != main
+        ],
+        pairs_left_out=len(pairs) - len(told),
+        sections_left_out=len(every) - len(groups),
+        stages=overview.stages(study, ledger) if len(study.arms) > 2 else [],
+        paths=overview.path_tables(study, ledger),
+        stage_sentences=overview.stage_sentences(study, ledger),
+        waterfalls=[(fall, figures.show(number, f"Waterfall: {fall.title}, stage by stage")) for fall, number in planned_falls],
+        waterfalls_left_out=len(falls) - len(planned_falls),
+        matrices=overview.matrices(ledger) if len(pairs) > 1 else [],
+        split=split,
+        split_figure=None if split_plot is None else figures.show(split_plot, "Effects of weights and of the template, by task"),
+        scatter=None if scatter is None else figures.show(scatter, "Each task's change against the divergence along its answers"),
+        scatter_pair=" to ".join(map(printable, measured)) if measured else "",
+        changes=items,
+        outcomes=overview.outcomes(ledger),
+        doubts=overview.doubts(
+            ledger, [(arm, text) for arm, about in comparison.provenance.get("arms", {}).items() for text in about.get("left_out", ())]
+        ),
+        used=overview.methods_used(ledger),
+        study=study,
+        settings=_settings(comparison),
+        provenance=_provenance(comparison.provenance),
     )
 
 

@@ -84,6 +84,8 @@ def _filled_in(row: dict[str, Any]) -> bool:
     pred, text = row["pred"], row.get("generated_text", row.get("model_outputs"))
     if not pred or ("generated_text" not in row and "model_outputs" not in row):
         return False
+    if isinstance(text, str) and f"({pred})" in text:  # as nearly all do
+        return False
     return not isinstance(text, str) or pred not in {"".join(found).upper() for found in _LETTER.findall(text)}
 
 
