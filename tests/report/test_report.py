@@ -377,8 +377,8 @@ def test_an_item_that_never_fits_ends_the_packing(monkeypatch: pytest.MonkeyPatc
 def test_room_is_shared_and_values_tell_themselves_apart() -> None:
     from aligntax.store.rows import Flip
 
-    assert packing._shared([10, 9_000, 9_000], 12_000) == [10, 5_995, 5_995]
-    assert packing._shared([3, 4], 12_000) == [3, 4]
+    assert packing.shared([10, 9_000, 9_000], 12_000) == [10, 5_995, 5_995]
+    assert packing.shared([3, 4], 12_000) == [3, 4]
 
     def values(before: float, after: float) -> str:
         return packing._values(Flip("t", "i", None, None, None, before, after, None, None, None, None))
@@ -421,6 +421,17 @@ def test_rows_left_out_are_never_those_that_the_page_speaks_of(tmp_path: Path) -
     assert all(f">t{t:02d}</a>" in table for t in range(20))
     assert "mean over tasks</a>" in table
     assert "122 more entries are in ledger.json." in page
+
+
+def test_a_page_of_very_many_entries_stays_small_and_says_what_it_left_out(tmp_path: Path) -> None:
+    for name in ("base", "sft", "dpo"):
+        rows = [{"task": f"task{t:03d}", "item": i, "score": (i + t) % 2} for t in range(400) for i in range(4)]
+        write_csv(tmp_path / f"{name}.csv", rows)
+    stages = [("sft", tmp_path / "sft.csv")]
+    aligntax.diff(tmp_path / "base.csv", tmp_path / "dpo.csv", stages=stages, names=("base", "dpo"), out=tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert len(page.encode()) < 4_000_000
+    assert "2 more entries are in ledger.json." in page  # 402 with both averages, 400 a table
 
 
 def test_one_section_per_kind_and_metric(tmp_path: Path) -> None:

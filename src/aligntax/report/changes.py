@@ -93,7 +93,7 @@ def changes(comparison: Comparison, pairs: Sequence[tuple[str, str]]) -> Changes
                 continue
             if lost + gained and len(sizes) < MAX_GROUPS:
                 sizes.append((pair, metric, lost, gained))
-    rooms = _shared([n for _, _, *both in sizes for n in both], MAX_ITEMS)
+    rooms = shared([n for _, _, *both in sizes for n in both], MAX_ITEMS)
     found: list[_Found] = []
     for k, (pair, metric, _, _) in enumerate(sizes):
         for direction, room in zip(("lost", "gained"), rooms[2 * k : 2 * k + 2], strict=True):
@@ -108,7 +108,7 @@ def changes(comparison: Comparison, pairs: Sequence[tuple[str, str]]) -> Changes
     return Changes(tuple(groups), packed, limit, trials, tuple(_example(one) for one in examples))
 
 
-def _shared(wanted: Sequence[int], room: int) -> list[int]:
+def shared(wanted: Sequence[int], room: int) -> list[int]:
     """Room for each: what it wants if that is little, else the same for all."""
     left, out = room, [0] * len(wanted)
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])

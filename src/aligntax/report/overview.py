@@ -36,6 +36,7 @@ from aligntax.report.charts import Plot
 MAX_SPLIT_ROWS = 20
 MAX_OUTCOME_ROWS = 60
 MAX_ACCOUNTS = 40
+MAX_MATRIX_ROWS = 200
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Matrix:
     title: str
     candidates: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    hidden: int
 
 
 @dataclass(frozen=True)
@@ -195,12 +197,12 @@ def matrices(ledger: Ledger) -> list[Matrix]:
     for key in dict.fromkeys((e.baseline, e.kind, e.metric) for e in entries):
         of = {(e.task, e.candidate): e for e in entries if (e.baseline, e.kind, e.metric) == key}
         candidates = tuple(dict.fromkeys(candidate for _, candidate in of))
+        tasks = sorted(dict.fromkeys(task for task, _ in of), key=lambda task: task not in AVERAGES)
         rows = tuple(
-            (printable(task), tuple(_cell(of.get((task, candidate))) for candidate in candidates))
-            for task in dict.fromkeys(task for task, _ in of)
+            (printable(task), tuple(_cell(of.get((task, candidate))) for candidate in candidates)) for task in tasks[:MAX_MATRIX_ROWS]
         )
         title = printable(f"From {key[0]}: {key[2]} ({key[1].replace('_', ' ')})")
-        out.append(Matrix(title, tuple(map(printable, candidates)), rows))
+        out.append(Matrix(title, tuple(map(printable, candidates)), rows, max(0, len(tasks) - MAX_MATRIX_ROWS)))
     return out
 
 

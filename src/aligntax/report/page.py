@@ -24,7 +24,7 @@ from aligntax.core.samples import OUTCOMES
 from aligntax.core.tables import Row, entry_row
 from aligntax.core.words import VERDICT_MEANING, VERDICT_WORDS, cut, printable
 from aligntax.report import charts, overview
-from aligntax.report.changes import changes
+from aligntax.report.changes import changes, shared
 from aligntax.report.drawing import Draw, draw_here
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 MAX_CHARTS = 6
 """Forest plots and waterfalls, each; drawing one takes a fifth of a second."""
 MAX_TABLE_ROWS = 400
+MAX_LINES = 1_500
+"""Entries told in all: with its reasons and statistics each takes two kilobytes of the page."""
 MAX_SECTIONS = 80
 MAX_PAIRS = 6
 """Pairs of arms told in full; of more, each has its cells in a table of all."""
@@ -123,7 +125,8 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
     figures.start()
     items = changes(comparison, told)
     template = _environment().get_template("page.html.j2")
-    sections = [(group[0].pair, _section(i, group, forests.get(i), figures)) for i, group in enumerate(groups)]
+    rooms = shared([min(len(group), MAX_TABLE_ROWS) for group in groups], MAX_LINES)
+    sections = [(group[0].pair, _section(i, group, rooms[i], forests.get(i), figures)) for i, group in enumerate(groups)]
     script = _asset("report.js")
     main_lines = main_entries(ledger)
     return template.render(
@@ -207,13 +210,13 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _section(number: int, entries: Sequence[Entry], figure: int | None, figures: _Figures) -> _Section:
+def _section(number: int, entries: Sequence[Entry], room: int, figure: int | None, figures: _Figures) -> _Section:
     first, drawable = entries[0], _drawable(entries)
     title = printable(f"{first.metric} ({first.kind.replace('_', ' ')})")
     return _Section(
         title=title,
-        lines=[_line(f"e{number}-{k}", e, is_subgroup(e)) for k, e in enumerate(first_rows(entries, MAX_TABLE_ROWS))],
-        hidden=max(0, len(entries) - MAX_TABLE_ROWS),
+        lines=[_line(f"e{number}-{k}", e, is_subgroup(e)) for k, e in enumerate(first_rows(entries, room))],
+        hidden=max(0, len(entries) - room),
         where=printable(f"{title}, {first.baseline} to {first.candidate}"),
         figure=None if figure is None else figures.show(figure, f"Forest plot of {title}: the changes and intervals of the table below"),
         chart_note=_chart_note(drawable),
