@@ -238,6 +238,7 @@ def test_items_needed_is_the_ledgers_number(ledgers: dict[str, Ledger]) -> None:
         ("budgets:\n  - {lose_at_most: 0}", "must be more than 0; got 0"),
         ("budgets:\n  - {lose_at_most: -5%}", "must be more than 0"),
         ("budgets:\n  - {lose_at_most: .inf}", "must be more than 0"),
+        ("budgets:\n  - {lose_at_most: 1" + "0" * 400 + "}", "a number such as 0.01"),
         ("budgets:\n  - {lose_at_most: a lot}", "a number such as 0.01, or a share of the baseline such as 5%; got 'a lot'"),
         ("budgets:\n  - {lose_at_most: 0.01, rule: never}", "rule must be ruled_out or not_shown; got 'never'"),
         ("budgets:\n  - {lose_at_most: 0.01, tasks: x}", "tasks is not known here; allowed: lose_at_most, kind, task, metric, rule"),
@@ -255,7 +256,9 @@ def test_budgets_that_say_nothing_usable(tmp_path: Path, text: str, said: str) -
 
 def test_forms_for_machines(ledgers: dict[str, Ledger]) -> None:
     bad = "<b>]]>|*x*\n::error::y,%0A"
-    entries = tuple(e.model_copy(update={"task": bad, "checks": ("prompts differ in 3 of 9 pairs",)}) for e in ledgers["binary"][:1])
+    entries = tuple(
+        e.model_copy(update={"task": bad, "unit": "\x00\x1b", "checks": ("prompts differ in 3 of 9 pairs",)}) for e in ledgers["binary"][:1]
+    )
     ledger = ledgers["binary"].model_copy(update={"entries": entries})
     shut = gate(ledger, MAIN, budget({"lose_at_most": 0.001}))
     root = ElementTree.fromstring(junit(shut))
@@ -307,4 +310,6 @@ def test_the_commands(tmp_path: Path, aligntax: Run, monkeypatch: pytest.MonkeyP
     planned = aligntax("plan-size", "--lose-at-most", "0.01", "--lose-at-most", "0.02", "--changed", "0.15")
     assert planned.stdout == "1 points: 11,799 items\n2 points: 2,969 items\n"
     assert "sums  score" in aligntax("plan-size", "--lose-at-most", "0.01", "--run", "run").stdout
-    assert aligntax("plan-size", "--lose-at-most", "0.01", "--true-change", "-0.01").returncode == 2
+    for arguments in (("0.01", "--true-change", "-0.01"), ("0", "--run", "run"), ("nan", "--run", "run"), ("2",)):
+        wrong = aligntax("plan-size", "--lose-at-most", *arguments)
+        assert (wrong.returncode, wrong.stdout) == (2, ""), arguments

@@ -115,6 +115,8 @@ def plan_size(
     for name, value in (("--confidence", confidence), ("--power", power)):
         if not 0.5 <= value < 1:
             raise InputError(f"{name} must lie between 0.5 and 1, got {value:g}")
+    if not all(0 < loss < float("inf") for loss in lose_at_most):
+        raise InputError(f"--lose-at-most must be more than 0, got {', '.join(f'{loss:g}' for loss in lose_at_most)}")
     if run is not None:
         _plan_from(run, lose_at_most, confidence, power)
         return

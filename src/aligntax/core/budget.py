@@ -41,7 +41,7 @@ class Budget(Frozen):
         share = isinstance(given, str) and given.strip().endswith("%")
         try:
             value = float(given.strip().removesuffix("%")) / 100 if share else float(given)
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, AttributeError, OverflowError):
             raise ValueError(f"lose_at_most is a number such as 0.01, or a share of the baseline such as 5%; got {given!r}") from None
         if isinstance(given, bool) or not 0 < value < float("inf"):
             raise ValueError(f"lose_at_most must be more than 0; got {given!r}")

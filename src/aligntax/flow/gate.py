@@ -139,8 +139,8 @@ def _allowed(line: Budget, entry: Entry) -> float | None:
 def allowed_text(line: Budget, entry: Entry, allowed: float) -> str:
     """The loss allowed, in words; of a share both the share and what it comes to."""
     if not line.lose_at_most.relative:
-        return exact_text(allowed, entry.unit)
-    return f"{exact_text(float(f'{allowed:.3g}'), entry.unit)} ({100 * line.lose_at_most.value:g} % of the baseline)"
+        return printable(exact_text(allowed, entry.unit))
+    return f"{printable(exact_text(float(f'{allowed:.3g}'), entry.unit))} ({100 * line.lose_at_most.value:g} % of the baseline)"
 
 
 def _adjusted(p: Sequence[float | None]) -> list[float | None]:
@@ -170,13 +170,8 @@ def _reason(line: Budget, entry: Entry, allowed: float | None, p: float | None, 
         why = "too few sources for any verdict" if _few_sources(entry) else "no interval, for want of items or of a known error"
         return f"{why}: a loss of {most} is neither shown nor ruled out"
     lost = -benefit(entry) * (entry.change or 0.0)
-    seen = (
-        f"lost {size_text(lost, entry.unit, entry.se)}"
-        if lost > 0
-        else f"gained {size_text(lost, entry.unit, entry.se)}"
-        if lost < 0
-        else "no change"
-    )
+    size = printable(size_text(lost, entry.unit, entry.se))
+    seen = f"lost {size}" if lost > 0 else f"gained {size}" if lost < 0 else "no change"
     if line.rule == "not_shown":
         return f"{seen}; a loss beyond {most} is {'shown' if exceeded else 'not shown'} {sure}"
     if not exceeded:
