@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -319,3 +320,9 @@ def test_results_without_samples_that_were_asked_differently(tmp_path: Path) -> 
         folders.append(folder)
     (said,) = found(folders, "not asked alike")
     assert "asked differently (lm_eval_version 0.4.8 against 0.4.9; n-shot 5 against 0)" in said
+
+
+def test_a_pipe_is_no_log(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        audit([tmp_path / "pipe.csv"])

@@ -232,7 +232,8 @@ def test_items_needed_is_the_ledgers_number(ledgers: dict[str, Ledger]) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("budgets: []", "budgets: "),
+        ("budgets: []", "budgets must be a list of one line and more"),
+        ("budgets: 5", "budgets must be a list of one line and more"),
         ("[]", "is no budget"),
         ("budgets:\n  - {kind: speed, lose_at_most: 1}", "budgets, number 1.*kind must be one of performance"),
         ("budgets:\n  - {lose_at_most: 0}", "must be more than 0; got 0"),
@@ -310,6 +311,14 @@ def test_the_commands(tmp_path: Path, aligntax: Run, monkeypatch: pytest.MonkeyP
     planned = aligntax("plan-size", "--lose-at-most", "0.01", "--lose-at-most", "0.02", "--changed", "0.15")
     assert planned.stdout == "1 points: 11,799 items\n2 points: 2,969 items\n"
     assert "sums  score" in aligntax("plan-size", "--lose-at-most", "0.01", "--run", "run").stdout
-    for arguments in (("0.01", "--true-change", "-0.01"), ("0", "--run", "run"), ("nan", "--run", "run"), ("2",)):
+    for arguments in (
+        ("0.01", "--true-change", "-0.01"),
+        ("0", "--run", "run"),
+        ("nan", "--run", "run"),
+        ("2",),
+        ("1e-200",),
+        ("0.01", "--design-effect", "nan"),
+        ("0.01", "--true-change", "nan"),
+    ):
         wrong = aligntax("plan-size", "--lose-at-most", *arguments)
         assert (wrong.returncode, wrong.stdout) == (2, ""), arguments

@@ -72,3 +72,15 @@ def test_nothing_where_nothing_is_known(tmp_path: Path) -> None:
     assert "chance" not in few.details
     for metric in ("f1", "latency"):
         assert "retained" not in ledger.find("t", metric).details
+
+
+def test_items_of_one_option_are_all_chance(tmp_path: Path) -> None:
+    rows = [
+        {"question_id": k, "question": f"q{k}", "options": ["x"], "answer": "A", "answer_index": 0, "pred": "A", "model_outputs": "(A)"}
+        for k in range(20)
+    ]
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    entry = aligntax.diff(tmp_path / "a.json", tmp_path / "b.json").find("mmlu_pro")
+    assert "chance" not in entry.details
+    assert entry.detail("retained") == 1.0

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from aligntax.core.study import Study
 
 EXCEEDED = 3
+_SMALLEST = 1e-6
+"""A loss smaller than that takes more items than there are."""
 
 
 def gate(
@@ -115,15 +117,18 @@ def plan_size(
     for name, value in (("--confidence", confidence), ("--power", power)):
         if not 0.5 <= value < 1:
             raise InputError(f"{name} must lie between 0.5 and 1, got {value:g}")
-    if not all(0 < loss < float("inf") for loss in lose_at_most):
-        raise InputError(f"--lose-at-most must be more than 0, got {', '.join(f'{loss:g}' for loss in lose_at_most)}")
+    if not all(_SMALLEST <= loss < float("inf") for loss in lose_at_most):
+        raise InputError(f"--lose-at-most must be {_SMALLEST:g} or more, got {', '.join(f'{loss:g}' for loss in lose_at_most)}")
     if run is not None:
         _plan_from(run, lose_at_most, confidence, power)
         return
     from aligntax.stats.planning import items_for
 
-    if not 0 < changed <= 1 or design_effect <= 0:
-        raise InputError(f"--changed is a share between 0 and 1 and --design-effect more than 0; got {changed:g} and {design_effect:g}")
+    if not 0 < changed <= 1 or not 0 < design_effect < float("inf") or not -1 <= true_change <= 1:
+        raise InputError(
+            "--changed is a share between 0 and 1, --design-effect more than 0, --true-change between -1 and 1; "
+            f"got {changed:g}, {design_effect:g} and {true_change:g}"
+        )
     for loss in lose_at_most:
         try:
             n = items_for(loss, changed, true_change=true_change, confidence=confidence, power=power, design_effect=design_effect)

@@ -106,6 +106,8 @@ def _first(error: ValidationError) -> str:
     if one["type"] == "extra_forbidden":
         allowed = "lose_at_most, kind, task, metric, rule" if len(place) > 1 else "budgets, confidence"
         return f"{where} is not known here; allowed: {allowed}"
+    if one["loc"] == ("budgets",) and one["type"] != "missing":
+        return "budgets must be a list of one line and more, such as - {kind: performance, lose_at_most: 0.01}"
     if one["type"] == "missing":
         return f"{where} is missing"
     if one["loc"][-1:] == ("rule",):

@@ -243,7 +243,7 @@ def _ratio_details(out: Draft, base: Side, cand: Side, codes: IntArray | None, l
         return
     floors = {"retained": 0.0}
     chance = out.facts.chance(len(base.mean))
-    if chance is not None:
+    if chance is not None and chance < 1:  # of items with a single option there is nothing to know
         change = float(cand.mean.mean() - base.mean.mean())
         out.details |= {"chance": chance, "chance_corrected_change": change / (1 - chance)}
         floors["retained_above_chance"] = chance

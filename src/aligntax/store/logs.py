@@ -157,6 +157,10 @@ class Sighting:
         if self.is_dir:
             return b""
         try:
+            if self.path.exists() and not self.path.is_file():
+                raise LogError(
+                    f"{shown(self.path)} is neither a file nor a folder (a pipe, say, which cannot be read twice); write it to a file first"
+                )
             with self.path.open("rb") as raw:
                 return raw.read(4096)
         except OSError as error:
