@@ -100,16 +100,15 @@ def _retained(entry: Entry) -> list[str]:
     share, above = entry.detail("retained"), entry.detail("retained_above_chance")
     if share is None or entry.verdict not in ("tax", "gain"):
         return []
-    said = f"{percent(share, 0)} of the baseline's value is retained{_span(entry, 'retained_ci')}"
+    said = f"{percent(share, 0)} of the baseline's value is retained{_span(entry, 'retained')}"
     chance = entry.detail("chance")
     if above is not None and chance is not None:
-        said += f", {percent(above, 0)} of what lies above guessing ({percent(chance)}){_span(entry, 'retained_above_chance_ci')}"
+        said += f", {percent(above, 0)} of what lies above guessing ({percent(chance)}){_span(entry, 'retained_above_chance')}"
     return [f"{said}."]
 
 
 def _span(entry: Entry, name: str) -> str:
-    interval = entry.details.get(name)
-    low, high = interval if isinstance(interval, list) else (None, None)
+    low, high = detail_interval(entry, name)
     return "" if low is None or high is None else f" ({percent(low, 0)} to {percent(high, 0)})"
 
 
@@ -117,17 +116,23 @@ def _split(entry: Entry) -> list[str]:
     """The two-by-two split: what weights did, what the way of asking did."""
     if entry.detail("weights_effect") is None:
         return []
-    said = {name: _effect(entry, name) for name in ("weights_effect", "elicitation_effect", "interaction")}
+    said = {name: effect_text(entry, name) for name in ("weights_effect", "elicitation_effect", "interaction")}
     return [
         f"The weights account for {said['weights_effect']}, asking in a chat instead of raw for {said['elicitation_effect']}; "
         f"the weights' effect in a chat differs from that at raw by {said['interaction']}."
     ]
 
 
-def _effect(entry: Entry, name: str) -> str:
+def detail_interval(entry: Entry, name: str) -> tuple[float | None, float | None]:
+    """The interval of a detail, kept as ``<name>_ci``; (None, None) where there is none."""
     interval = entry.details.get(f"{name}_ci")
-    low, high = interval if isinstance(interval, list) else (None, None)
-    error = None if low is None or high is None else (high - low) / 4
+    return (interval[0], interval[1]) if isinstance(interval, list) else (None, None)
+
+
+def effect_text(entry: Entry, name: str) -> str:
+    """An effect of the split with its interval."""
+    low, high = detail_interval(entry, name)
+    error = error_of(entry) if low is None or high is None else (high - low) / 4
     return f"{change_number(entry.detail(name) or 0.0, entry.unit, error)} {interval_text(low, high, entry.unit, error)}"
 
 

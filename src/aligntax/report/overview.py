@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from aligntax.core.explain import error_of, is_judged, is_unsound, main_entries, size_of
+from aligntax.core.explain import detail_interval, effect_text, error_of, is_judged, is_unsound, main_entries, size_of
 from aligntax.core.kinds import DISTANCES
 from aligntax.core.ledger import AVERAGES, MEAN_OVER_ITEMS, MEAN_OVER_TASKS, Entry, Ledger
 from aligntax.core.samples import OUTCOMES
@@ -19,7 +19,6 @@ from aligntax.core.words import (
     VERDICT_WORDS,
     change_number,
     cut,
-    interval_text,
     is_fraction,
     p_text,
     percent,
@@ -242,16 +241,15 @@ def _split_row(entry: Entry) -> SplitRow:
         f"{items:,.0f}",
         (base_raw, base_chat, aligned_raw, aligned_chat),
         change_number((entry.detail("weights_effect") or 0.0) + (entry.detail("elicitation_effect") or 0.0), entry.unit, error_of(entry)),
-        _effect(entry, "weights_effect"),
-        _effect(entry, "elicitation_effect"),
-        _effect(entry, "interaction"),
+        effect_text(entry, "weights_effect"),
+        effect_text(entry, "elicitation_effect"),
+        effect_text(entry, "interaction"),
     )
 
 
 def _span(entry: Entry, name: str) -> tuple[float, float] | None:
     """The interval of an effect; where there is none, the effect itself."""
-    interval = entry.details.get(f"{name}_ci")
-    low, high = interval if isinstance(interval, list) else (None, None)
+    low, high = detail_interval(entry, name)
     value = entry.detail(name)
     return (low, high) if low is not None and high is not None else None if value is None else (value, value)
 
@@ -456,13 +454,6 @@ def methods_used(ledger: Ledger) -> set[str]:
         if any(map(holds, ledger)):
             used.add(name)
     return used
-
-
-def _effect(entry: Entry, name: str) -> str:
-    interval = entry.details.get(f"{name}_ci")
-    low, high = interval if isinstance(interval, list) else (None, None)
-    error = error_of(entry) if low is None or high is None else (high - low) / 4
-    return f"{change_number(entry.detail(name) or 0.0, entry.unit, error)} {interval_text(low, high, entry.unit, error)}"
 
 
 def distance_of(ledger: Ledger, pair: tuple[str, str]) -> Entry | None:
