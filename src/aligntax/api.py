@@ -17,6 +17,8 @@ from aligntax.core.words import printable
 
 if TYPE_CHECKING:
     from aligntax.core.items import Task
+    from aligntax.flow.diversity import Embed
+    from aligntax.flow.latency import Latency
     from aligntax.flow.measure import ArmSpec, Models
 
 AnyPath = str | PathLike[str]
@@ -39,6 +41,9 @@ def diff(
     lower_is_better: Sequence[str] = (),
     scales: Mapping[str, tuple[float, float]] | None = None,
     columns: Mapping[str, str] | None = None,
+    diversity: bool | None = None,
+    embedder: str | None = None,
+    rewordings: bool = False,
     out: AnyPath | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> Ledger:
@@ -62,6 +67,10 @@ def diff(
         lower_is_better: metrics for which less is better.
         scales: known (low, high) range of a metric's scores.
         columns: names of a plain table's columns by role: item, score, task, trial, answer, outcome, metric.
+        diversity: True measures how different answers are, to one prompt and across prompts; None only to one prompt, where several answers
+            to it were given; False not at all.
+        embedder: a local model whose vectors say how far texts are apart; by default TF-IDF vectors.
+        rewordings: the items of one cluster are rewordings of one question, whose answers should not differ.
         out: folder to write the run to; None writes nothing.
         progress: called with (what is being done, rows so far).
 
@@ -74,13 +83,27 @@ def diff(
     from aligntax.flow.diff import chain, diff_logs
     from aligntax.store.logs import Columns, Want
 
-    analysis = analysis_of(margin, level, cluster, by, kinds, lower_is_better, scales, bootstrap, seed)
+    named, embed = embedding(embedder)
+    analysis = analysis_of(
+        margin,
+        level,
+        cluster,
+        by,
+        kinds,
+        lower_is_better,
+        scales,
+        bootstrap,
+        seed,
+        diversity=diversity,
+        embedder=named,
+        rewordings=rewordings,
+    )
     unknown = set(columns or {}) - set(Columns.__dataclass_fields__)
     if unknown:
         raise InputError(f"unknown column role {', '.join(sorted(unknown))}; known: {', '.join(Columns.__dataclass_fields__)}")
     tree = chain(Path(base), Path(candidate), names, [(s[0], Path(s[1]), s[2] if len(s) > 2 else None) for s in stages])
     want = Want(cluster=cluster, by=by, columns=Columns(**(columns or {})))
-    with diff_logs(tree, analysis, want, progress) as comparison:
+    with diff_logs(tree, analysis, want, progress, embed) as comparison:
         if out is not None:
             from aligntax.report.page import render
             from aligntax.store.run import check_target, write_run
@@ -113,6 +136,8 @@ def measure(
     seed: int = 0,
     kinds: Mapping[str, str] | None = None,
     divergence: bool = True,
+    latency: int | None = None,
+    latency_rounds: int | None = None,
     device: str = "auto",
     batch_tokens: int | None = None,
     concurrency: int = 8,
@@ -144,6 +169,9 @@ def measure(
         seed: of sampling and of the bootstrap.
         kinds: overrides of the kind of tasks, by name or pattern.
         divergence: also how far each candidate's distribution is from its baseline's, where both models show theirs.
+        latency: time the first so many prompts of every task that are answered in words, one at a time, the arms in turn; all models are then in
+            memory at once. None times nothing. Times belong to this run: they are not kept with the answers.
+        latency_rounds: how often each of them is timed; 3 if not given.
         device: ``auto``, ``cpu``, ``cuda``, ...
         batch_tokens: tokens of a batch; moves no answer in float32.
         concurrency: requests under way at an endpoint.
@@ -159,6 +187,7 @@ def measure(
         MissingExtraError: if what it needs is not installed.
     """
     from aligntax.flow.measure import Models, Options, chosen_templates, stage_tree, tree
+    from aligntax.flow.study_file import latency_of
     from aligntax.tasks.find import find_tasks
 
     analysis = analysis_of(margin, level, cluster, by, kinds, (), {}, bootstrap, seed)
@@ -166,17 +195,20 @@ def measure(
     asked = tasks.split(",") if isinstance(tasks, str) else tasks
     folders = [include] if isinstance(include, str | PathLike) else include
     found = [(task, limit) for task in find_tasks(asked, [Path(folder) for folder in folders])]
+    timed = latency_of(None, latency, latency_rounds)
     models_of = tree(base, candidate, names, stages)
     with Models(Options(device, batch_tokens, concurrency)) as models:
         templates, _ = chosen_templates(template, models_of, models)
         specs, contrasts = stage_tree(models_of, templates, how)
-        return _measured(models, specs, contrasts, found, analysis, answers, out, progress, divergence)
+        return _measured(models, specs, contrasts, found, analysis, answers, out, progress, divergence, timed)
 
 
 def run(
     study: AnyPath,
     *,
     divergence: bool = True,
+    latency: int | None = None,
+    latency_rounds: int | None = None,
     device: str = "auto",
     batch_tokens: int | None = None,
     concurrency: int = 8,
@@ -189,6 +221,8 @@ def run(
     Args:
         study: the file: baseline, arms, tasks, analysis.
         divergence: also how far each candidate's distribution is from its baseline's, where both models show theirs.
+        latency: time so many prompts of every task, as in ``measure``; None does what the file says.
+        latency_rounds: how often each of them is timed; None does what the file says.
         device: ``auto``, ``cpu``, ``cuda``, ...
         batch_tokens: tokens of a batch; moves no answer in float32.
         concurrency: requests under way at an endpoint.
@@ -200,13 +234,14 @@ def run(
         InputError: on anything wrong with the file or with what it asks.
     """
     from aligntax.flow.measure import Models, Options
-    from aligntax.flow.study_file import analysis_settings, read_study, tasks_of
+    from aligntax.flow.study_file import analysis_settings, latency_of, read_study, tasks_of
 
     asked = read_study(Path(study))
+    timed = latency_of(asked.latency, latency, latency_rounds)
     found, kinds = tasks_of(asked, Path(study).parent)
     analysis = analysis_of(kinds=kinds, seed=asked.seed, **analysis_settings(asked.analysis))
     with Models(Options(device, batch_tokens, concurrency)) as models:
-        return _measured(models, asked.specs(), (), found, analysis, answers, out, progress, divergence)
+        return _measured(models, asked.specs(), (), found, analysis, answers, out, progress, divergence, timed)
 
 
 def _measured(
@@ -219,13 +254,14 @@ def _measured(
     out: AnyPath | None,
     progress: Callable[[str, int, int, int], None] | None,
     divergence: bool,
+    latency: Latency | None,
 ) -> Ledger:
     from aligntax.flow.measure import measure as ask
     from aligntax.flow.measure import plan
     from aligntax.store.answers import Answers
     from aligntax.store.run import check_target, write_run
 
-    planned = plan(specs, contrasts, tasks, analysis, models)
+    planned = plan(specs, contrasts, tasks, analysis, models, latency)
     if out is not None:
         check_target(Path(out), planned.study.id)
 
@@ -264,6 +300,10 @@ def analysis_of(
     scales: Mapping[str, tuple[float, float]] | None,
     bootstrap: int,
     seed: int,
+    *,
+    diversity: bool | None = None,
+    embedder: str | None = None,
+    rewordings: bool = False,
 ) -> Analysis:
     """Settings as given by a person, checked.
 
@@ -283,6 +323,9 @@ def analysis_of(
             scales={metric: Scale(low=low, high=high) for metric, (low, high) in (scales or {}).items()},
             bootstrap=bootstrap,
             seed=seed,
+            diversity=diversity,
+            embedder=embedder,
+            rewordings=rewordings,
         )
     except ValidationError as error:
         raise _sentence(error) from None
@@ -290,6 +333,23 @@ def analysis_of(
         raise
     except (ValueError, TypeError):
         raise InputError("kinds and scales are mappings: {task: kind}, {metric: (low, high)}") from None
+
+
+def embedding(name: str | None, device: str = "auto") -> tuple[str | None, Embed | None]:
+    """(what identifies an embedder, its function); nothing for None.
+
+    Raises:
+        InputError: if it names no local model.
+        MissingExtraError: if torch or transformers are not installed.
+    """
+    if name is None:
+        return None, None
+    from aligntax.models.references import need_torch
+
+    need_torch()
+    from aligntax.models.embedding import open_embedder
+
+    return open_embedder(name, device)
 
 
 def elicitation_of(**given: Any) -> Elicitation:

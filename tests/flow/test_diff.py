@@ -475,7 +475,7 @@ def test_quantities_without_an_upper_end_are_no_fractions(tmp_path: Path) -> Non
     rng = random.Random(1)
     base, candidate = ([{"item": i, "latency_s": rng.uniform(0.2, 0.4)} for i in range(40)] for _ in range(2))
     entry = run(tmp_path, base, candidate, columns={"score": "latency_s"}, lower_is_better=["latency_s"])[0]
-    assert (entry.method, entry.unit) == ("t", "latency_s")
+    assert (entry.method, entry.unit, entry.kind) == ("t", "seconds", "latency")
 
 
 def test_an_average_carries_the_doubt_about_unparsed_answers(tmp_path: Path) -> None:

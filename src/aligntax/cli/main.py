@@ -22,11 +22,14 @@ from aligntax.cli.shared import (
     BootstrapOption,
     ByOption,
     ClusterOption,
+    DiversityOption,
+    EmbedderOption,
     JsonOption,
     KindOption,
     LevelOption,
     MarginOption,
     MarkdownOption,
+    RewordingsOption,
     SeedOption,
     drawing,
     key_values,
@@ -105,6 +108,9 @@ def diff(
     answer: Annotated[str | None, typer.Option("--answer", metavar="COL", help="Tables: column of replies [answer].")] = None,
     outcome: Annotated[str | None, typer.Option("--outcome", metavar="COL", help="Tables: column of outcomes [outcome].")] = None,
     metric: Annotated[str | None, typer.Option("--metric", metavar="COL", help="Tables: column of metric names [metric].")] = None,
+    diversity: DiversityOption = None,
+    embedder: EmbedderOption = None,
+    rewordings: RewordingsOption = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run; default aligntax-runs/<study id>.")] = None,
     json: JsonOption = False,
     markdown: MarkdownOption = False,
@@ -124,18 +130,20 @@ def diff(
 
       aligntax diff base.parquet chat.parquet --item prompt_id --score correct --margin 0.02
     """
-    from aligntax.api import DEFAULT_RUNS, analysis_of
+    from aligntax.api import DEFAULT_RUNS, analysis_of, embedding
     from aligntax.flow.diff import chain, diff_logs
     from aligntax.store.logs import Columns, Want
     from aligntax.store.run import check_target, write_run
 
+    named, embed = embedding(embedder)
     analysis = analysis_of(
-        margin, level, cluster, by, key_values(kind, "--kind", "TASK=KIND"), lower_is_better or (), metric_scales(scale), bootstrap, seed
-    )
+        margin, level, cluster, by, key_values(kind, "--kind", "TASK=KIND"), lower_is_better or (), metric_scales(scale), bootstrap, seed,
+        diversity=diversity, embedder=named, rewordings=rewordings,
+    )  # fmt: skip
     arms = chain(base, candidate, two_names(names), [_stage(s) for s in stage or ()])
     want = Want(cluster, by, Columns(item=item, score=score, task=task, trial=trial, answer=answer, outcome=outcome, metric=metric))
     writes = out is not None or not json
-    with _Progress() as say, drawing(writes) as draw, diff_logs(arms, analysis, want, say) as comparison:
+    with _Progress() as say, drawing(writes) as draw, diff_logs(arms, analysis, want, say, embed) as comparison:
         target = out or DEFAULT_RUNS / comparison.study.id
         if writes:
             say("rendering", 0)

@@ -39,6 +39,24 @@ KindOption = Annotated[
     list[str] | None,
     typer.Option("--kind", metavar="TASK=KIND", help="Kind of a task, name or pattern (repeat): performance, safety, over_refusal, ..."),
 ]
+DiversityOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--diversity/--no-diversity",
+        help="How different answers are, to one prompt and across prompts; by default only to one prompt, where several answers to it were given.",
+        show_default=False,
+    ),
+]
+EmbedderOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Local model whose vectors say how far answers are apart; by default TF-IDF vectors of words and pairs of words.",
+    ),
+]
+RewordingsOption = Annotated[
+    bool, typer.Option("--rewordings", help="Items of one --cluster are rewordings of one question: how much do answers vary over them?")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print ledger.json and nothing else (and write no run unless --out names one).")]
 MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print the comparison as Markdown, for a pull request.")]
 

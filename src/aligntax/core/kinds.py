@@ -25,6 +25,9 @@ KINDS: tuple[str, ...] = get_args(Kind)
 NO_BETTER_SIDE = frozenset({"divergence", "development"})
 """Kinds that have no better side by themselves, and so no verdict."""
 
+BESIDE = frozenset({"calibration", "consistency", "diversity", "divergence", "format", "latency"})
+"""Kinds of what is measured beside a task's own score, on the same answers."""
+
 # First match wins; patterns are matched against the lower-cased task name.
 _TASK_KINDS: tuple[tuple[str, Kind], ...] = (
     ("xstest*unsafe*", "safety"),
@@ -59,11 +62,34 @@ _TASK_KINDS: tuple[tuple[str, Kind], ...] = (
 )
 
 
-def kind_of(task: str, overrides: Mapping[str, str] | None = None) -> str:
-    """The kind a task measures: an override by exact name or pattern, else the table, else ``performance``.
+UNITS: dict[str, str] = {
+    "time_to_first_token": "seconds",
+    "time_per_output_token": "seconds",
+    "inter_token_latency": "seconds",
+    "request_latency": "seconds",
+    "latency_s": "seconds",
+    "output_tokens": "tokens",
+    "output_tokens_per_second": "tokens/s",
+    "requests_per_second": "requests/s",
+    "energy": "joules",
+}
+"""Units of what a request costs, by metric; all of them are of the kind ``latency``."""
+
+CHOICE_METRICS = ("confidence", "brier", "log_loss")
+"""What the likelihoods of an item's choices say of how sure a model was, beside its accuracy (``core.choices``)."""
+
+_METRIC_KINDS: dict[str, Kind] = {"brier": "calibration", "brier_score": "calibration", "log_loss": "calibration", "ece": "calibration"}
+_METRIC_KINDS |= dict.fromkeys((*UNITS, "latency", "ttft", "tpot"), "latency")  # whose unit nobody knows
+
+
+def kind_of(task: str, overrides: Mapping[str, str] | None = None, metric: str | None = None) -> str:
+    """The kind of an entry: what its metric measures whatever the task is (a time, a calibration error); else an override of the task by exact
+    name or pattern, else the table, else ``performance``. ``metric`` may carry lm-eval's filter.
 
     TruthfulQA stays ``performance``: it is scored as question answering.
     """
+    if metric is not None and (of := _METRIC_KINDS.get(metric.split(",", 1)[0])) is not None:
+        return of
     for pattern, kind in (overrides or {}).items():
         if task == pattern or fnmatchcase(task, pattern):
             return kind
@@ -87,7 +113,8 @@ def default_margin(kind: str, unit: str, baseline: float | None, scale: float | 
     if kind == "latency" or unit in {"tokens", "seconds", "tokens/s"}:
         return share, "no margin: 5 % of a baseline of 0 is nothing; name one with --margin"
     if kind == "diversity":
-        return (0.02, "") if scale == 1.0 else (share, "no margin: 5 % of a baseline of 0 is nothing; name one with --margin")
+        index = scale == 1.0 or unit == "fraction"
+        return (0.02, "") if index else (share, "no margin: 5 % of a baseline of 0 is nothing; name one with --margin")
     if kind == "epistemic":
         return (None if scale is None else 0.05 * scale), "no margin: the scale of the scores is not known; name it with --scale"
     if unit == "fraction":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 from pydantic import Field, ValidationError, field_validator
 
 from aligntax.core.errors import MissingExtraError, RunError
-from aligntax.core.kinds import Kind
+from aligntax.core.kinds import BESIDE, Kind
 from aligntax.core.study import Frozen
 from aligntax.core.tables import entry_rows, html_table, text_table
 
@@ -114,13 +114,16 @@ class Ledger(Frozen):
         return self.entries[index]
 
     def find(self, task: str, metric: str | None = None, candidate: str | None = None, baseline: str | None = None) -> Entry:
-        """The one entry with these keys; None matches anything.
+        """The one entry with these keys; None matches anything. Without a metric, a task's own score goes before what is measured beside it
+        (calibration, consistency, diversity, latency, format, divergence).
 
         Raises:
             KeyError: if no entry or more than one fits.
         """
         wanted = {"task": task, "metric": metric, "candidate": candidate, "baseline": baseline}
         fits = [e for e in self if all(v is None or getattr(e, k) == v for k, v in wanted.items())]
+        if metric is None and len(fits) > 1:
+            fits = [e for e in fits if e.kind not in BESIDE] or fits
         if len(fits) != 1:
             tasks = ", ".join(dict.fromkeys(f"{e.task} ({e.metric}, {e.baseline} -> {e.candidate})" for e in self))
             raise KeyError(f"{len(fits)} entries fit {wanted}; the ledger has: {tasks}")

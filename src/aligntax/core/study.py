@@ -48,6 +48,10 @@ class Analysis(Frozen):
         kinds: overrides of task kinds.
         lower_is_better: metrics for which less is better, whatever the logs say.
         scales: known score ranges, by metric.
+        diversity: True measures how different answers are, to one prompt and across prompts; None only to one prompt, where several answers to
+            it were given; False not at all.
+        embedder: model whose vectors say how far texts are apart; None takes TF-IDF vectors.
+        rewordings: whether the items of one cluster are rewordings of one question, whose answers should not differ.
         bootstrap: resamples of the percentile cross-check; 0 for none.
         seed: of every random draw.
     """
@@ -59,6 +63,9 @@ class Analysis(Frozen):
     kinds: dict[str, str] = {}
     lower_is_better: tuple[str, ...] = ()
     scales: dict[str, Scale] = {}
+    diversity: bool | None = None
+    embedder: str | None = None
+    rewordings: bool = False
     bootstrap: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
@@ -67,6 +74,8 @@ class Analysis(Frozen):
         for task, kind in self.kinds.items():
             if kind not in KINDS:
                 raise ValueError(f"kind of {task} must be one of {', '.join(KINDS)}; got {kind!r}")
+        if self.embedder is not None and self.diversity is False:
+            raise ValueError("an embedder measures diversity, which was left out: name one of the two")
         return self
 
 

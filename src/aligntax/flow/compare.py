@@ -9,7 +9,7 @@ import numpy as np
 
 from aligntax.core.errors import PairingError
 from aligntax.core.kinds import kind_of
-from aligntax.core.ledger import MEAN_OVER_ITEMS, MEAN_OVER_TASKS, Entry
+from aligntax.core.ledger import MEAN_OVER_ITEMS, MEAN_OVER_TASKS, Detail, Entry
 from aligntax.core.study import Study
 from aligntax.core.words import items_text, printable
 from aligntax.flow import checks as words
@@ -33,12 +33,26 @@ from aligntax.store.rows import Items
 
 @dataclass(frozen=True)
 class MetricTable:
-    """One metric of a study: its scores by arm (N items each) and what is known of it per task code."""
+    """One metric of a study: its scores by arm (N items each) and what is known of it per task code.
+
+    Attributes:
+        kind: of all its entries; None where the task's kind is theirs. Metrics that were made of others or of texts have one.
+        derived: whether it was made here, of other scores or of texts, and so has no samples of its own.
+        groups: (N,) codes of the groups that its values belong to, where one value stands for several items; they take the place of clusters.
+        grouped: what such a group is, in words.
+        told: further details by (task code, arm), for the entries of a task as a whole.
+        checks: further doubts by task code.
+    """
 
     metric: str
     arms: Mapping[str, ItemScores]
     facts: Mapping[int, MetricFacts]
     kind: str | None = None
+    derived: bool = False
+    groups: IntArray | None = None
+    grouped: str = ""
+    told: Mapping[tuple[int, str], Mapping[str, Detail]] = field(default_factory=dict)
+    checks: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     @property
     def planned(self) -> BoolArray:
@@ -136,9 +150,10 @@ class _MetricComparison:
             total = self._total(task, baseline, candidate)
             totals[task] = total
             out.append(total)
-            if self.analysis.by is not None:
+            if self.analysis.by is not None and self.table.groups is None:
                 out += self._subgroups(task, baseline, candidate)
-        out += self._groups(totals, baseline, candidate)
+        if self.table.groups is None:
+            out += self._groups(totals, baseline, candidate)
         out += self._averages(totals, baseline, candidate)
         return out
 
@@ -147,7 +162,13 @@ class _MetricComparison:
     def _total(self, task: int, baseline: str, candidate: str) -> Draft:
         name = self.items.tasks[task]
         family = ("tasks", self._kind(name), self.table.metric, baseline, candidate) if len(self.by_task) > 1 else None
-        out = self._draft(name, task, self.by_task[task], baseline, candidate, family, self.items.cluster)
+        clusters = self.items.cluster if self.table.groups is None else self.table.groups
+        out = self._draft(name, task, self.by_task[task], baseline, candidate, family, clusters)
+        for side, arm in (("baseline", baseline), ("candidate", candidate)):
+            out.details |= {f"{key}_{side}": value for key, value in self.table.told.get((task, arm), {}).items()}
+        out.checks += self.table.checks.get(task, ())
+        if self.table.derived:
+            return out
         pair_notes = self.notes.pairs.get((baseline, candidate), PairNotes())
         if name in pair_notes.replies:
             n, same = pair_notes.replies[name]
@@ -171,7 +192,7 @@ class _MetricComparison:
         return out
 
     def _kind(self, task: str) -> str:
-        return self.table.kind or kind_of(task, self.analysis.kinds)
+        return self.table.kind or kind_of(task, self.analysis.kinds, self.table.metric)
 
     def _draft(
         self,
@@ -247,6 +268,8 @@ class _MetricComparison:
         Raises:
             PairingError: if a cluster column was asked for and some items of a task have none.
         """
+        if self.table.groups is not None:
+            return codes, self.table.grouped, []
         asked = self.analysis.cluster
         missing = int(np.count_nonzero(codes < 0))
         if missing == len(codes):
@@ -317,6 +340,8 @@ class _MetricComparison:
                 yield self._no_average(kind, totals[tasks[0]], words.MIXED_UNITS)
             else:
                 yield self._macro(tasks, totals, baseline, candidate)
+                if self.table.groups is not None:
+                    continue
                 yield self._pooled(MEAN_OVER_ITEMS, tasks, baseline, candidate)
 
     def _has(self, arm: str, task: int) -> bool:

@@ -14,11 +14,15 @@ from typing import Any, Self
 import numpy as np
 
 from aligntax.core.errors import InputError
+from aligntax.core.kinds import UNITS
 from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.study import Analysis, Arm, Study, check_tree
 from aligntax.core.words import cut, printable
 from aligntax.flow import checks as words
+from aligntax.flow.calibration import calibration_tables
 from aligntax.flow.compare import MetricTable, PairNotes, StudyNotes, compare
+from aligntax.flow.consistency import consistency_tables
+from aligntax.flow.diversity import Embed, diversity_tables
 from aligntax.flow.judge import MetricFacts
 from aligntax.flow.scores import BoolArray, difference, item_scores
 from aligntax.flow.split import with_splits
@@ -64,6 +68,8 @@ _HIGHER = frozenset(
         "inst_level_strict_acc",
         "inst_level_loose_acc",
         "math_verify",
+        "output_tokens_per_second",
+        "requests_per_second",
     ]
 )
 _LOWER = frozenset(
@@ -77,6 +83,13 @@ _LOWER = frozenset(
         "nll",
         "brier",
         "brier_score",
+        "log_loss",
+        "time_to_first_token",
+        "time_per_output_token",
+        "inter_token_latency",
+        "request_latency",
+        "output_tokens",
+        "energy",
         "ece",
         "error",
         "error_rate",
@@ -184,8 +197,8 @@ class Comparison:
             InputError: on an unknown arm, metric or task.
         """
         table = self._tables.get(metric)
-        if table is None or " - " in metric:
-            known = [m for m in self._tables if " - " not in m]
+        if table is None or table.derived or table.kind == "format":
+            known = [m for m, t in self._tables.items() if not t.derived and t.kind != "format"]
             raise InputError(f"no metric {printable(metric)!r} with answers of its own; this run has: {printable(', '.join(known))}")
         for arm in (baseline, candidate):
             if arm not in table.arms:
@@ -216,7 +229,13 @@ class Comparison:
         raise InputError(f"no task {printable(task)!r}; this run has: {printable(', '.join(items.tasks))}, and subgroups as task/label")
 
 
-def diff_logs(arms: Sequence[ArmSource], analysis: Analysis, want: Want, progress: Callable[[str, int], None] | None = None) -> Comparison:
+def diff_logs(
+    arms: Sequence[ArmSource],
+    analysis: Analysis,
+    want: Want,
+    progress: Callable[[str, int], None] | None = None,
+    embed: Embed | None = None,
+) -> Comparison:
     """Read the arms' logs, compare them, and judge.
 
     Args:
@@ -224,6 +243,7 @@ def diff_logs(arms: Sequence[ArmSource], analysis: Analysis, want: Want, progres
         analysis: settings; ``want`` must name the same cluster and subgroup columns.
         want: columns to read.
         progress: called with (what is being done, rows so far).
+        embed: makes the vectors of the analysis' embedder.
 
     Raises:
         InputError: on anything wrong with the logs or with what was asked of them.
@@ -249,7 +269,7 @@ def diff_logs(arms: Sequence[ArmSource], analysis: Analysis, want: Want, progres
         )
         if summaries:
             return _compare_summaries(study, rows, summaries)
-        return compare_rows(study, rows, [r.facts for r in rows.arms], say)
+        return compare_rows(study, rows, [r.facts for r in rows.arms], say, embed)
     except BaseException:
         rows.close()
         raise
@@ -315,11 +335,20 @@ def _silent(_what: str, _rows: int) -> None:
     """Progress that nobody asked for."""
 
 
-def compare_rows(study: Study, rows: Rows, facts: Sequence[LogFacts], say: Callable[[str, int], None]) -> Comparison:
-    """Compare rows already loaded, in the order of the study's arms."""
+def compare_rows(
+    study: Study, rows: Rows, facts: Sequence[LogFacts], say: Callable[[str, int], None], embed: Embed | None = None
+) -> Comparison:
+    """Compare rows already loaded, in the order of the study's arms; ``embed`` makes the vectors of the analysis' embedder."""
     say("pairing", 0)
     items = rows.items()
     tables = metric_tables(study, items, rows, facts)
+    analysis = study.analysis
+    tables = [
+        *calibration_tables(tables, items),
+        *_format_tables(tables, items),
+        *consistency_tables(tables, items, rows, analysis.rewordings),
+        *diversity_tables(rows, items, facts, analysis.diversity, embed, lambda what: say(what, 0)),
+    ]
     notes = _notes(study, rows, facts)
     entries = compare(study, items, tables, notes, lambda metric: say(f"comparing {metric}", 0))
     entries = with_splits(study, entries, tables, items)
@@ -328,7 +357,7 @@ def compare_rows(study: Study, rows: Rows, facts: Sequence[LogFacts], say: Calla
 
 
 def metric_tables(study: Study, items: Items, rows: Rows, facts: Sequence[LogFacts]) -> list[MetricTable]:
-    """Every metric of every arm as scores per item, and the difference of extractors as a metric of kind ``format``."""
+    """Every metric of every arm as scores per item."""
     names = list(dict.fromkeys(m for arm in rows.arms for m in rows.metrics(arm.number)))
     directions: dict[tuple[str, str], bool] = {}
     for one in facts:
@@ -344,7 +373,7 @@ def metric_tables(study: Study, items: Items, rows: Rows, facts: Sequence[LogFac
         by_task = np.array([t in known and known[t].strict for t in range(len(items.tasks))])
         arms = {name: item_scores(r, len(items.task), by_task[items.task]) for name, r in found.items()}
         out.append(MetricTable(metric, arms, known))
-    return out + _format_tables(out, items)
+    return out
 
 
 def _facts(
@@ -389,6 +418,8 @@ def _metric_facts(
             )
         fraction = (scale.low, scale.high) == (0.0, 1.0)
         return MetricFacts("fraction" if fraction else name, higher, scale.high - scale.low, fraction and higher, assumed)
+    if name in UNITS:
+        return MetricFacts(UNITS[name], higher, None, False, assumed)
     parts = set(re.split(r"[^a-z0-9]+", name.lower()))
     if low >= 0 and high <= 1 and ("acc" in parts or not _UNBOUNDED & parts):  # an accuracy per token is an accuracy
         return MetricFacts("fraction", higher, 1.0, higher, assumed)

@@ -111,6 +111,17 @@ def difference(flexible: ItemScores, strict: ItemScores, of: BoolArray) -> ItemS
     )
 
 
+def item_values(values: FloatArray, planned: BoolArray) -> ItemScores:
+    """One value per item that was made of its samples or of their texts, both (N,); NaN where there is none."""
+    there = planned & ~np.isnan(values)
+    rows = np.flatnonzero(planned)
+    codes = np.where(there[rows], CODE[Outcome.SCORED], CODE[Outcome.ABSENT]).astype(np.uint8)
+    mean = np.where(there, values, np.nan)
+    return ItemScores(
+        mean, there.astype(np.float64), np.full(len(mean), np.nan), np.where(there, 0.0, np.nan), mean, planned, rows, codes, 0
+    )
+
+
 def relabelled(codes: IntArray) -> IntArray:
     """Codes renumbered 0..G-1 in the same order, without gaps."""
     present = np.bincount(codes) > 0

@@ -84,11 +84,11 @@ def compare_summaries(study: Study, arms: Mapping[str, Sequence[Summary]], facts
         common = [key for key in known[a] if key in known[b]]
         by_family: dict[tuple[str, str], int] = {}
         for task, metric in common:
-            key = kind_of(task, study.analysis.kinds), metric
+            key = kind_of(task, study.analysis.kinds, metric), metric
             by_family[key] = by_family.get(key, 0) + 1
         # Sections of one kind and metric stand together, tasks in the order of the source.
-        for task, metric in sorted(common, key=lambda key: (key[1], kind_of(key[0], study.analysis.kinds))):
-            kind = kind_of(task, study.analysis.kinds)
+        for task, metric in sorted(common, key=lambda key: (key[1], kind_of(key[0], study.analysis.kinds, key[1]))):
+            kind = kind_of(task, study.analysis.kinds, metric)
             family = ("tasks", kind, metric, a, b) if by_family[kind, metric] > 1 else None
             pair = _Pair(known[a][task, metric], known[b][task, metric], facts[task, metric])
             drafts.append(_draft(pair, kind, (a, b), family, study.analysis))

@@ -71,7 +71,7 @@ class HFModel:
         self.tokenizer = load_tokenizer(adapter if adapter is not None and own else folder)
         self.context: int | None = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
         self._vocabulary = int(getattr(config.get_text_config(), "vocab_size", None) or 2**31)
-        self.device, device_reason = _device(device)
+        self.device, device_reason = pick_device(device)
         self.dtype, dtype_reason = _dtype(dtype, self.device, config)
         self.identity: Mapping[str, Any] = {
             "weights": content_key(folder),
@@ -383,7 +383,12 @@ def _why(error: Exception) -> str:
     return cut(printable(" ".join(str(error).split()) or type(error).__name__), 200)
 
 
-def _device(wanted: str) -> tuple[str, str]:
+def pick_device(wanted: str) -> tuple[str, str]:
+    """A device and the reason for it.
+
+    Raises:
+        InputError: if it cannot be used here.
+    """
     if wanted != "auto":
         try:
             torch.zeros(1, device=wanted)

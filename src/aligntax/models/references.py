@@ -138,14 +138,14 @@ def open_model(
         endpoint = Endpoint(reference.place, reference.served, tokenizer=tokenizer, concurrency=concurrency, say=say)
         endpoint.connect()
         return endpoint
-    _need_torch()
+    need_torch()
     from aligntax.models.hf import HFModel
 
     return HFModel.open(reference, device=device, batch_tokens=batch_tokens)
 
 
 def _tokenizer(reference: Reference) -> Any:
-    _need_torch()
+    need_torch()
     from aligntax.models.hf import load_tokenizer, local_folder
 
     return load_tokenizer(local_folder(reference))
@@ -156,7 +156,12 @@ def embedded_folder(reference: Reference) -> Path:
     return folder_of(reference.place)
 
 
-def _need_torch() -> None:
+def need_torch() -> None:
+    """Whether local models can be opened.
+
+    Raises:
+        MissingExtraError: naming what is missing.
+    """
     from importlib.util import find_spec
 
     missing = [m for m in ("torch", "transformers") if find_spec(m) is None]

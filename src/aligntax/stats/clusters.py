@@ -90,7 +90,8 @@ def bell_mccaffrey_df(sizes: npt.ArrayLike) -> float:
     f = np.asarray(sizes, dtype=np.float64)
     f = f / f.sum()
     a = f * f / (1.0 - f)
-    return float(1.0 / (np.sum(f * f) + a.sum() ** 2 - np.sum(a * a)))
+    # Rounding must not decide whether five equal clusters have the four degrees of freedom that a verdict takes.
+    return float(f"{1.0 / (np.sum(f * f) + a.sum() ** 2 - np.sum(a * a)):.13g}")
 
 
 def imbens_kolesar_df(sizes: npt.ArrayLike, rho: float) -> float:

@@ -133,8 +133,11 @@ class TableLoader:
         k, where = self.k, self.where
         roles = resolve(table.columns, want, where)
 
-        def text(column: str | None) -> str:
-            return "NULL::VARCHAR" if column is None else f"nullif(CAST({quoted(column)} AS VARCHAR), '')"
+        def text(column: str | None, *, empty: bool = False) -> str:
+            if column is None:
+                return "NULL::VARCHAR"
+            plain = f"CAST({quoted(column)} AS VARCHAR)"
+            return plain if empty else f"nullif({plain}, '')"
 
         def present(column: str | None) -> str | None:
             return column if column in table.columns else None
@@ -156,7 +159,7 @@ class TableLoader:
             "trial": f"TRY_CAST(coalesce({text(roles.get('trial'))}, '0') AS INTEGER)",
             "question": text(roles.get("question")),
             "target": text(roles.get("target")),
-            "answer": text(roles.get("answer")),
+            "answer": text(roles.get("answer"), empty=True),  # an empty answer is an answer
             "prompt": "NULL::VARCHAR",
             "cluster": text(present(want.cluster or AUTO_CLUSTER)),
             '"by"': text(present(want.by) if want.by else None),

@@ -81,6 +81,7 @@ class LogFacts:
         notes: what was left out and why.
         doubts: by task, what makes its scores doubtful.
         guesses: by (task, metric), how many items offer how many options of which one is right.
+        chosen: tasks answered by the likeliest of given choices: their answers are nobody's words.
         mislabelled: labels that contradict each other, for audits.
     """
 
@@ -93,6 +94,7 @@ class LogFacts:
     doubts: dict[str, list[str]] = field(default_factory=dict)
     mislabelled: list[str] = field(default_factory=list)
     guesses: dict[tuple[str, str], Counter[int]] = field(default_factory=dict)
+    chosen: set[str] = field(default_factory=set)
 
     def guess(self, task: str, metric: str, options: int) -> None:
         """Count an item that offers so many options, one of them right."""

@@ -339,6 +339,45 @@ class Rows:
         value = np.ma.filled(np.ma.asarray(found["value"], dtype=np.float64), np.nan)
         return MetricRows(self._index[k][found["sample"]], value, np.asarray(found["outcome"], dtype=np.uint8))
 
+    def answers(self, k: int, tasks: Sequence[str]) -> tuple[IntArray, IntArray, list[str]]:
+        """Texts that an arm answered with: (M,) item index, (M,) trial, and the M answers, by item and trial; failures are left out."""
+        found = self.con.execute(
+            f"SELECT s.rowid AS sample, s.trial, s.answer FROM samples_{k} s JOIN {self._answered(k)} x ON x.sample = s.rowid "
+            "WHERE s.answer IS NOT NULL AND s.task IN (SELECT unnest(?))",
+            [list(tasks)],
+        ).fetchnumpy()
+        item, trial = self._index[k][found["sample"]], np.asarray(found["trial"], dtype=np.int64)
+        order = np.lexsort((found["sample"], trial, item))
+        # Plain tables have a row per metric: one answer stands there several times.
+        fresh = np.ones(len(order), dtype=np.bool_)
+        fresh[1:] = (np.diff(item[order]) != 0) | (np.diff(trial[order]) != 0)
+        order = order[fresh]
+        texts = found["answer"]
+        return item[order], trial[order], [str(texts[i]) for i in order]
+
+    def agreement(self, k: int, count: int) -> FloatArray:
+        """(count,) share of pairs of an item's trials with the same answer, as it was read or else as it stands; NaN below two trials."""
+        found = self.con.execute(
+            f"SELECT s.rowid AS sample, s.trial, hash(coalesce(x.read, s.answer)) AS said FROM samples_{k} s JOIN {self._answered(k)} x "
+            "ON x.sample = s.rowid WHERE coalesce(x.read, s.answer) IS NOT NULL"
+        ).fetchnumpy()
+        item = self._index[k][found["sample"]]
+        one = np.unique(np.stack([item.astype(np.uint64), found["trial"].astype(np.uint64), found["said"]]), axis=1)
+        item = one[0].astype(np.int64)
+        n = np.bincount(item, minlength=count).astype(np.float64)
+        _, at, same = np.unique(one[[0, 2]], axis=1, return_index=True, return_counts=True)
+        pairs = np.bincount(item[at], weights=same * (same - 1.0), minlength=count)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out: FloatArray = np.where(n > 1, pairs / (n * (n - 1)), np.nan)
+        return out
+
+    def _answered(self, k: int) -> str:
+        """Samples that have an answer, whatever it is worth, with what was read out of it."""
+        return (
+            f"(SELECT sample, min_by(extracted, metric) FILTER (extracted IS NOT NULL) AS read FROM scores_{k} GROUP BY sample "
+            f"HAVING bool_or(outcome NOT IN ({CODE[Outcome.FAILED]}, {CODE[Outcome.ABSENT]})))"
+        )
+
     def identical(self, a: int, b: int, column: str) -> dict[str, tuple[int, int]]:
         """Per task: (samples in both arms that have ``column`` in both, those where it is the same)."""
         rows = self.con.execute(

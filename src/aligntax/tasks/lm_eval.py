@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from aligntax.core.asks import Answer, Failure, Generated, Message, Scored
+from aligntax.core.choices import beliefs
 from aligntax.core.errors import InputError, MissingExtraError
 from aligntax.core.harness import begun, decoding
 from aligntax.core.ids import digest
@@ -384,6 +385,7 @@ class Registered:
                     # A task may write into the item; the next trial needs it as it was.
                     found = self._task.process_results(deepcopy(answered[0].doc), [i.filtered_resps[ensemble.name] for i in answered])
                 values = self._values(found, answered)
+                values |= self._beliefs(values, item, responses)
             except Exception as error:  # noqa: BLE001 - tasks bring code of their own: a fault of the machinery, never a score
                 self._fault(item.name, error)
                 scores |= self._failed([ensemble.name])
@@ -392,6 +394,15 @@ class Registered:
             for name, value in values.items():
                 scores[f"{name},{ensemble.name}"] = _judged(value, first, cut, self._fallbacks) if written else Value(value)
         return scores
+
+    def _beliefs(self, values: Mapping[str, float], item: _Item, responses: Sequence[Any]) -> dict[str, float]:
+        """How sure a model was of the choice that ``acc`` judges."""
+        if self._config.get("output_type") != "multiple_choice" or "acc" not in values or "acc_mutual_info" in values:
+            return {}
+        gold = int(item.target) if item.target.isdecimal() else None
+        found = beliefs([likelihood for likelihood, _ in responses], bool(values["acc"]), gold)
+        self._learned |= found.keys()
+        return found
 
     @cached_property
     def _fallbacks(self) -> frozenset[str]:

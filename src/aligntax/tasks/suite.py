@@ -19,9 +19,11 @@ from jinja2.sandbox import SandboxedEnvironment
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from aligntax.core.asks import Answer, Failure, Generated, Message, Scored
+from aligntax.core.choices import beliefs
 from aligntax.core.errors import InputError
 from aligntax.core.ids import canonical_json, digest
 from aligntax.core.items import Choose, Question, Roll, Value, Want, Wording, Write
+from aligntax.core.kinds import CHOICE_METRICS
 from aligntax.core.samples import Outcome
 from aligntax.core.study import Elicitation, Frozen
 from aligntax.core.words import label_text, printable
@@ -354,10 +356,10 @@ def extracted(text: str, filters: Sequence[Filter]) -> tuple[str, bool]:
 
 
 def grade_choice(found: Sequence[Answer], choices: Sequence[str], gold: int, metrics: Sequence[str]) -> dict[str, Value]:
-    """Whether the likeliest choice is right: as it is, per character (lm-eval's ``acc_norm``), per byte, per token."""
+    """Whether the likeliest choice is right: as it is, per character (lm-eval's ``acc_norm``), per byte, per token; and how sure the model was."""
     scored = [a for a in found if isinstance(a, Scored)]
     if len(scored) < len(choices):
-        return {f"{name},none": Value(None, Outcome.FAILED) for name in metrics}
+        return {f"{name},none": Value(None, Outcome.FAILED) for name in (*metrics, *CHOICE_METRICS)}
     sizes = {
         "acc": [1.0] * len(choices),
         "acc_norm": [float(len(c)) for c in choices],
@@ -369,7 +371,9 @@ def grade_choice(found: Sequence[Answer], choices: Sequence[str], gold: int, met
         likely = [a.total / max(1.0, size) for a, size in zip(scored, sizes[name], strict=True)]
         best = max(range(len(choices)), key=likely.__getitem__)
         out[f"{name},none"] = Value(float(best == gold), Outcome.SCORED, choices[best])
-    return out
+    likelihoods = [a.total for a in scored]
+    right = max(range(len(choices)), key=likelihoods.__getitem__) == gold
+    return out | {f"{name},none": Value(value) for name, value in beliefs(likelihoods, right, gold).items()}
 
 
 def grade_roll(found: Sequence[Answer], text: str) -> dict[str, Value]:

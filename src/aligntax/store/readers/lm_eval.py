@@ -14,6 +14,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from aligntax.core.choices import beliefs
 from aligntax.core.errors import LogError
 from aligntax.core.ids import digest
 from aligntax.core.items import Value
@@ -205,14 +206,29 @@ def _sample(task: str, row: Mapping[str, Any], want: Want, facts: LogFacts, wher
             facts.note(
                 f"{task}: metric {key} is left out: its per-sample value is {_describe(value)}, which only a corpus-level sum can use"
             )
+    if _likelihoods(row):
+        facts.chosen.add(task)
     for key in base.scores:
         if key.split(",", 1)[0] in ("acc", "acc_norm") and (options := _options(row)):
             facts.guess(task, key, options)
+    _add_beliefs(base, row, suffix)
     if base.scores or not elements:
         yield base
     if elements and not want.cluster:
         facts.auto_cluster = "document"
     yield from _element_rows(base, elements, want)
+
+
+def _add_beliefs(base: LogRow, row: Mapping[str, Any], suffix: str) -> None:
+    """How sure the model was of the choice that ``acc`` judges, where the log holds the likelihoods of all choices."""
+    right, target = base.scores.get(f"acc,{suffix}"), row.get("target")
+    if right is None or right.value is None or not _options(row):
+        return
+    text = str(target).strip()
+    gold = int(text) if text.isdecimal() and len(text) < 4 else None
+    found = beliefs([likelihood for one in row["resps"] if (likelihood := _loglikelihood(one)) is not None], bool(right.value), gold)
+    for name, value in found.items():
+        base.scores.setdefault(f"{name},{suffix}", Value(value))
 
 
 def _element_rows(base: LogRow, elements: Mapping[str, list[float]], want: Want) -> Iterator[LogRow]:
@@ -298,6 +314,12 @@ def _options(row: Mapping[str, Any]) -> int:
     if not isinstance(resps, list) or len(resps) < 2 or any(_loglikelihood(one) is None for one in resps):
         return 0
     return 0 if "acc_mutual_info" in row else len(resps)
+
+
+def _likelihoods(row: Mapping[str, Any]) -> bool:
+    """Whether the model was asked how likely given texts are, and wrote nothing."""
+    resps = row.get("resps")
+    return isinstance(resps, list) and bool(resps) and all(_loglikelihood(one) is not None for one in resps)
 
 
 def _answer(row: Mapping[str, Any]) -> str | None:

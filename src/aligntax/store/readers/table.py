@@ -178,7 +178,7 @@ def _json_row(row: dict[str, Any], roles: dict[str, str], want: Want, where: str
         trial=parse_trial(get("trial"), where),
         question=question,
         target=target,
-        answer=label_text(get("answer")),
+        answer=None if get("answer") is None else str(get("answer")),  # an empty answer is an answer
         cluster=label_text(row.get(want.cluster or AUTO_CLUSTER)),
         by=label_text(row.get(want.by)) if want.by else None,
     )
