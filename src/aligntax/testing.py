@@ -13,6 +13,7 @@ from aligntax.core.asks import Failure, GenerateAsk, Generated, Message, Prompt,
 from aligntax.core.errors import InputError
 from aligntax.core.samples import Outcome
 from aligntax.models.references import Reference
+from aligntax.models.timing import Timed
 from aligntax.store.logs import Reader, Sighting, Want
 
 
@@ -151,6 +152,53 @@ class KnownModel:
 
     def close(self) -> None:
         self.closed += 1
+
+
+class Machine:
+    """What models run on: every request takes ``drift`` times its own time longer than the one before it, as on a machine that throttles."""
+
+    def __init__(self, drift: float = 0.0) -> None:
+        self.drift, self.requests = drift, 0
+
+    def slowness(self) -> float:
+        """By what the next request's time is multiplied."""
+        self.requests += 1
+        return 1.0 + self.drift * (self.requests - 1)
+
+
+class PacedModel(KnownModel):
+    """A model whose times are known as well: nothing is waited for, the times are told. A word is a token.
+
+    Args:
+        name: of the model.
+        says: its reply to a prompt, or a failure.
+        first: seconds to the first token.
+        per_token: seconds for each token after it.
+        machine: what it runs on; models that are compared share one.
+        options: as for ``KnownModel``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        says: Callable[[str], str | Failure],
+        *,
+        first: float,
+        per_token: float,
+        machine: Machine | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(name, says, **options)
+        self.first, self.per_token, self.machine = first, per_token, machine or Machine()
+
+    def timed(self, ask: GenerateAsk) -> Timed | Failure:
+        self._count(ask)
+        said, slowness = self.says(ask.prompt.text or ""), self.machine.slowness()
+        if isinstance(said, Failure):
+            return said
+        tokens = len(said.split())
+        total = slowness * (self.first + max(0, tokens - 1) * self.per_token)
+        return Timed(said, self.reason, slowness * self.first if tokens else None, total, tokens)
 
 
 def check_reader(reader: Reader, path: Path, want: Want | None = None) -> None:

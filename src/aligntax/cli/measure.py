@@ -34,12 +34,31 @@ if TYPE_CHECKING:
     from aligntax.core.items import Task
     from aligntax.core.study import Analysis
     from aligntax.flow.collect import Tell
+    from aligntax.flow.latency import Latency
     from aligntax.flow.measure import ArmSpec, Models, Plan
 
 DivergenceOption = Annotated[
     bool,
     typer.Option(
         "--divergence/--no-divergence", help="Also how far each candidate's distribution is from its baseline's [yes].", show_default=False
+    ),
+]
+LatencyOption = Annotated[
+    int | None,
+    typer.Option(
+        "--latency",
+        metavar="N",
+        min=1,
+        max=1_000_000,
+        help="Also time the first N written answers of every task, one at a time, arms in turn; all models are in memory at once meanwhile. "
+        "Times are not kept with the answers: a stopped run times anew.",
+        show_default=False,
+    ),
+]
+RoundsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--latency-rounds", metavar="R", min=1, max=1000, help="How often each is timed; its median counts [3].", show_default=False
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
@@ -105,6 +124,8 @@ def measure(
     bootstrap: BootstrapOption = 0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of sampling and of the bootstrap.")] = 0,
     divergence: DivergenceOption = True,
+    latency: LatencyOption = None,
+    latency_rounds: RoundsOption = None,
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
     concurrency: ConcurrencyOption = 8,
@@ -130,12 +151,14 @@ def measure(
     """
     from aligntax.api import analysis_of, elicitation_of
     from aligntax.flow.measure import Models, Options, chosen_templates, stage_tree, tree
+    from aligntax.flow.study_file import latency_of
     from aligntax.tasks.find import find_tasks
 
     analysis = analysis_of(margin, level, cluster, by, key_values(kind, "--kind", "TASK=KIND"), (), {}, bootstrap, seed)
     if apply_chat_template and template not in (None, "chat"):
         raise InputError(f"--apply-chat-template is --template chat; it cannot stand beside --template {printable(template)}")
     how = elicitation_of(shots=shots, system=system, max_tokens=max_tokens, temperature=temperature, trials=trials, seed=seed)
+    timed = latency_of(None, latency, latency_rounds)
     stages = tree(base, candidate, None if names is None else two_names(names), stage or ())
     found = [(task, limit) for task in find_tasks(tasks.split(","), include or ())]
     with Models(Options(device, batch_tokens, concurrency, say=note)) as models:
@@ -143,12 +166,14 @@ def measure(
         if why:
             note(why)
         specs, contrasts = stage_tree(stages, templates, how)
-        carry_out(models, specs, contrasts, found, analysis, Output(out, answers, dry_run, json, markdown, divergence))
+        carry_out(models, specs, contrasts, found, analysis, Output(out, answers, dry_run, json, markdown, divergence, timed))
 
 
 def run_study(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="Arms, tasks and analysis.", show_default=False)],
     divergence: DivergenceOption = True,
+    latency: LatencyOption = None,
+    latency_rounds: RoundsOption = None,
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
     concurrency: ConcurrencyOption = 8,
@@ -169,16 +194,18 @@ def run_study(
       - {use: lab/addition, limit: 200}
       - {use: "lm-eval:arc_challenge", kind: performance}
     analysis: {margin: 0.01, cluster: cluster}
+    latency: {prompts: 50, rounds: 3}
     """  # noqa: D301 - the backspace keeps the example's lines apart
     from aligntax.api import analysis_of
     from aligntax.flow.measure import Models, Options
-    from aligntax.flow.study_file import analysis_settings, read_study, tasks_of
+    from aligntax.flow.study_file import analysis_settings, latency_of, read_study, tasks_of
 
     asked = read_study(study)
+    timed = latency_of(asked.latency, latency, latency_rounds)
     found, kinds = tasks_of(asked, study.parent)
     analysis = analysis_of(kinds=kinds, seed=asked.seed, **analysis_settings(asked.analysis))
     with Models(Options(device, batch_tokens, concurrency, say=note)) as models:
-        carry_out(models, asked.specs(), (), found, analysis, Output(out, answers, dry_run, json, markdown, divergence))
+        carry_out(models, asked.specs(), (), found, analysis, Output(out, answers, dry_run, json, markdown, divergence, timed))
 
 
 @dataclass(frozen=True)
@@ -191,6 +218,7 @@ class Output:
     json: bool = False
     markdown: bool = False
     divergence: bool = True
+    latency: Latency | None = None
 
     @property
     def writes(self) -> bool:
@@ -214,7 +242,7 @@ def carry_out(
 
     if output.json and output.markdown:
         raise InputError("--json and --markdown are two forms of one output; name one of them")
-    planned = plan(specs, contrasts, tasks, analysis, models)
+    planned = plan(specs, contrasts, tasks, analysis, models, output.latency)
     target = output.out or DEFAULT_RUNS / planned.study.id
     store = output.answers or target.parent / ANSWERS
     if output.dry_run:
@@ -250,6 +278,7 @@ def _say_plan(plan: Plan, answers: Any, target: Path, divergence: bool) -> None:
     from aligntax.core.asks import ScoreAsk
     from aligntax.flow.collect import longest
     from aligntax.flow.diverge import calls
+    from aligntax.flow.latency import requests_of
     from aligntax.report.terminal import console
 
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -273,6 +302,13 @@ def _say_plan(plan: Plan, answers: Any, target: Path, divergence: bool) -> None:
     )
     if divergence and (more := calls(plan.study, plan.arms)):
         screen.print(f"Their divergence takes up to {more:,} requests more, which score answers again; --no-divergence leaves it out.")
+    if plan.latency is not None:
+        timed, warm = requests_of(plan.arms, plan.latency)
+        models = len({id(arm.model) for arm in plan.arms})
+        screen.print(
+            f"Then {timed:,} answers are timed, one at a time ({timed // (len(plan.arms) * plan.latency.rounds):,} prompts, {len(plan.arms)} arms, "
+            f"{plan.latency.rounds} rounds), after {warm:,} that are not counted; {models} models are in memory at once meanwhile."
+        )
     if missing:
         screen.print(_estimate(left))
 

@@ -21,6 +21,7 @@ from aligntax.flow.apart import divergence_entries
 from aligntax.flow.collect import ArmPlan, Tell, collect, model_key, plan_arm, rows
 from aligntax.flow.diff import Comparison, compare_rows
 from aligntax.flow.diverge import Pair, Way, along, comparable
+from aligntax.flow.latency import Latency, Timings, check_timing, time_arms, try_timing, with_parts
 from aligntax.models.asks import Model
 from aligntax.models.references import Reference, open_model, parse
 from aligntax.store.answers import Answers
@@ -73,6 +74,7 @@ class Plan:
     study: Study
     arms: list[ArmPlan]
     tasks: list[tuple[Task, int | None]]
+    latency: Latency | None = None
 
 
 Stage = tuple[str, str, str | None]
@@ -209,11 +211,20 @@ def plan(
     tasks: Sequence[tuple[Task, int | None]],
     analysis: Analysis,
     models: Models,
+    latency: Latency | None = None,
 ) -> Plan:
     """A study ready to be asked. Tokenizers are loaded, weights are not.
 
+    Args:
+        specs: the arms, the baseline first.
+        contrasts: pairs compared beside the edges of the tree and the totals.
+        tasks: with the number of items to take; None for all.
+        analysis: how changes are judged.
+        models: opens them.
+        latency: what is timed, if anything; no part of the study's identity, as times are never the same twice.
+
     Raises:
-        InputError: if a model cannot be had, or cannot be asked what a task asks.
+        InputError: if a model cannot be had, or cannot be asked what a task asks, or timed.
     """
     for task, limit in tasks:
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
@@ -225,6 +236,8 @@ def plan(
     analysis = analysis.model_copy(update={"kinds": kinds})
     arms = [plan_arm(spec.name, models(spec.reference), spec.how, tasks) for spec in specs]
     _check_labels(arms, analysis)
+    if latency is not None:
+        check_timing(arms, latency)
     study = Study(
         baseline=specs[0].name,
         arms=tuple(
@@ -243,7 +256,7 @@ def plan(
         tasks=tuple(TaskUse(name=task.name, identity=task.identity, limit=limit) for task, limit in tasks),
         contrasts=contrasts,
     )
-    return Plan(study, arms, list(tasks))
+    return Plan(study, arms, list(tasks), latency)
 
 
 def _check_labels(arms: Sequence[ArmPlan], analysis: Analysis) -> None:
@@ -261,7 +274,7 @@ def _check_labels(arms: Sequence[ArmPlan], analysis: Analysis) -> None:
 
 
 def measure(plan: Plan, answers: Answers, tell: Tell, say: Callable[[str, int], None], *, divergence: bool = True) -> Comparison:
-    """Ask what is not known yet, score, compare.
+    """Ask what is not known yet, time answers if that was planned, score, compare.
 
     Args:
         plan: the study.
@@ -271,11 +284,14 @@ def measure(plan: Plan, answers: Answers, tell: Tell, say: Callable[[str, int], 
         divergence: also how far each candidate's distribution is from its baseline's, where both models show theirs.
 
     Raises:
-        InputError: if a model cannot be loaded, or an endpoint refuses.
+        InputError: if a model cannot be loaded or timed, or an endpoint refuses.
     """
     table = Rows()
     try:
+        if plan.latency is not None:
+            try_timing(plan.arms, plan.latency)
         found, known = _collected(plan, answers, tell)
+        times = None if plan.latency is None else time_arms(plan.arms, plan.latency, found, plan.study.analysis.seed, tell)
         apart, notes = _divergences(plan, answers, found, tell) if divergence else ([], [])
         facts = []
         cluster, by = plan.study.analysis.cluster, plan.study.analysis.by
@@ -283,15 +299,28 @@ def measure(plan: Plan, answers: Answers, tell: Tell, say: Callable[[str, int], 
             one = _facts(plan, arm, known[arm.name])
             one.notes.extend(_told(arm, found[arm.name]))
             say(f"scoring {arm.name}", 0)
-            table.add(arm.name, Path(of.source), LogSource(READER, rows(arm, found[arm.name], cluster, by), facts=one), Want(cluster, by))
+            scored = rows(arm, found[arm.name], cluster, by)
+            if times is not None:
+                scored = times.added(arm.name, scored)
+                _tell_times(one, times, arm.name)
+            table.add(arm.name, Path(of.source), LogSource(READER, scored, facts=one), Want(cluster, by))
             facts.append(one)
         facts[0].notes.extend(notes)
         compared = compare_rows(plan.study, table, facts, say)
+        if times is not None:
+            parted = with_parts(compared.ledger.entries, compared._tables, compared._items)
+            compared.ledger = compared.ledger.model_copy(update={"entries": tuple(parted)})
         compared.add(apart)
         return compared
     except BaseException:
         table.close()
         raise
+
+
+def _tell_times(facts: LogFacts, times: Timings, arm: str) -> None:
+    facts.higher_is_better = {**facts.higher_is_better, **times.directions()}
+    facts.settings["latency"] = times.facts[arm]
+    facts.notes.extend(times.notes.get(arm, ()))
 
 
 def _collected(plan: Plan, answers: Answers, tell: Tell) -> tuple[dict[str, dict[str, Answer]], dict[str, dict[str, object]]]:

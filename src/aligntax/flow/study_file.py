@@ -13,6 +13,7 @@ from aligntax.core.items import Task
 from aligntax.core.study import Elicitation, Frozen, check_tree
 from aligntax.core.words import printable
 from aligntax.core.yamlio import read_yaml
+from aligntax.flow.latency import Latency
 from aligntax.flow.measure import ArmSpec
 from aligntax.models.references import parse
 from aligntax.tasks.find import find_tasks
@@ -54,6 +55,13 @@ class AnalysisEntry(Frozen):
     scales: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
+class LatencyEntry(Frozen):
+    """How many prompts of every task are timed, and how often each."""
+
+    prompts: Annotated[int, Field(ge=1, le=1_000_000)]
+    rounds: Annotated[int, Field(ge=1, le=1000)] = 3
+
+
 class StudyFile(Frozen):
     """The whole file."""
 
@@ -63,6 +71,7 @@ class StudyFile(Frozen):
     include: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     analysis: AnalysisEntry = AnalysisEntry()
+    latency: LatencyEntry | None = None
 
     def specs(self) -> list[ArmSpec]:
         """The arms, the baseline first.
@@ -137,3 +146,17 @@ def analysis_settings(entry: AnalysisEntry) -> dict[str, Any]:
         "scales": entry.scales,
         "bootstrap": entry.bootstrap,
     }
+
+
+def latency_of(entry: LatencyEntry | None, prompts: int | None, rounds: int | None) -> Latency | None:
+    """What is timed: what was asked for by hand goes before what the file says; None if neither asks for it.
+
+    Raises:
+        InputError: if a number is out of range, or there are rounds of nothing.
+    """
+    given = prompts if prompts is not None else None if entry is None else entry.prompts
+    if given is None:
+        if rounds is not None:
+            raise InputError("latency_rounds says how often each prompt is timed; say with latency how many prompts are")
+        return None
+    return Latency(given, rounds if rounds is not None else 3 if entry is None else entry.rounds)

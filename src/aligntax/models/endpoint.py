@@ -33,6 +33,7 @@ from aligntax.core.errors import AligntaxError, InputError
 from aligntax.core.ids import digest
 from aligntax.core.words import cut, printable
 from aligntax.models.encoding import encoded
+from aligntax.models.timing import Timed
 
 MAX_BODY = 64 * 2**20
 """Bytes of an answer that are read."""
@@ -173,6 +174,7 @@ class Endpoint:
         self._least: int | None = None
         self._cannot_score: str | None = None
         self._limit_name = "max_tokens"
+        self._usage_streams = True
         self._neutral: Mapping[str, float] = {}
         self._names_ids = False
         self._most = 1000
@@ -331,6 +333,34 @@ class Endpoint:
         """
         self._ensure()
         return self._answers(asks, self._generated)
+
+    def timed(self, ask: GenerateAsk) -> Timed | Failure:
+        """One answer as it streams in, asked once: what would have to be tried again is a failure. The connection stands before the clock runs.
+
+        The first token is the first text that arrives, reasoning included, since the tokens counted include it; where the whole text arrives at
+        once, or reasoning is counted and not shown, it is not known when the first token was there. Tokens are as the server counts them, else as the tokenizer does; a count of 0 for
+        an answer that has text is none. What was written is timed to its end, beyond stops that the server was not told of (it takes four).
+
+        Raises:
+            InputError: if the endpoint refuses everything (key, model, address).
+        """
+        self._ensure()
+
+        async def work(emit: Callable[[Any], None]) -> None:
+            async with self._client() as client:
+                call = _Call(client, emit)
+                with suppress(_NoAnswerError):  # whether it has a list of models or not, a connection is open now
+                    await self._once(call, "GET", f"{self.url}/models", None)
+                try:
+                    emit(await self._streamed(call, ask))
+                except _NoAnswerError as error:
+                    if (stop := self._stop(error)) is not None:
+                        raise stop from None
+                    emit(Failure(str(error)))
+
+        (found,) = list(_in_background(work))
+        assert isinstance(found, Timed | Failure)  # noqa: S101 - nothing else is emitted
+        return found
 
     def warm(self) -> None:
         """Nothing is loaded here."""
@@ -567,18 +597,94 @@ class Endpoint:
             return _by_ids(choice, _used(answer, "prompt_tokens"), len(before or ()), len(own or ()), least, ask.top > 0), choice
         return _by_offsets(choice, whole, len(ask.prompt.text or ""), least), choice
 
-    async def _generated(self, call: _Call, ask: GenerateAsk) -> Generated:
-        prompt = ask.prompt
+    def _settings(self, ask: GenerateAsk) -> dict[str, Any]:
         stops = [s for s in ask.stops if s]
-        body: dict[str, Any] = {
+        return {
             "model": self._model,
             "temperature": ask.temperature,
             "top_p": ask.top_p,
             "seed": ask.seed,
             **({"stop": stops[:_MAX_STOPS]} if stops else {}),
-            **({"return_token_ids": True} if prompt.tokens is not None and self._names_ids else {}),
             **self._neutral,
         }
+
+    async def _streamed(self, call: _Call, ask: GenerateAsk) -> Timed:
+        """An answer as events. What the server does not know of the request is left out, and it is asked anew, with a new clock."""
+        body, prompt = {**self._settings(ask), "stream": True}, ask.prompt
+        spoken = prompt.text is None and prompt.tokens is None
+        if spoken:
+            body["messages"] = [{"role": role, "content": content} for role, content in prompt.messages]
+        else:
+            body["prompt"] = prompt.text if prompt.tokens is None else list(prompt.tokens)
+        url = f"{self.url}/chat/completions" if spoken else f"{self.url}/completions"
+        for _ in range(3):
+            limit = self._limit_name if spoken else "max_tokens"
+            usage = {"stream_options": {"include_usage": True}} if self._usage_streams else {}
+            try:
+                stream = await self._events(call, url, {**body, limit: ask.max_tokens, **usage}, spoken)
+            except _NoAnswerError as error:
+                if error.status in (400, 422) and self._usage_streams and "stream_options" in str(error):
+                    self._usage_streams = False
+                elif error.status == 400 and spoken and limit == "max_tokens" and "max_completion_tokens" in str(error):
+                    self._limit_name = "max_completion_tokens"
+                else:
+                    raise
+                continue
+            return self._clocked(stream)
+        raise AssertionError("unreachable")
+
+    def _clocked(self, stream: _Stream) -> Timed:
+        text, reason = _written({"text": stream.text, "finish_reason": stream.reason}, spoken=False)
+        tokens = self._count({"usage": stream.usage}, text)
+        if tokens == 0 and stream.arrivals:
+            tokens = None
+        # The end token may be counted as well, and has no text.
+        at_once = stream.arrivals == 1 and (tokens is None or tokens > 2)
+        details = stream.usage.get("completion_tokens_details") if isinstance(stream.usage, dict) else None
+        unseen = not stream.thoughts and isinstance(details, dict) and bool(details.get("reasoning_tokens"))
+        return Timed(text, reason, None if at_once or unseen else stream.first, stream.total, tokens)
+
+    async def _events(self, call: _Call, url: str, body: Mapping[str, Any], spoken: bool) -> _Stream:
+        """Server-sent events (the lines ``data: JSON`` and at last ``data: [DONE]``), read up to a limit."""
+        content = json.dumps(body).encode()
+        headers = {**_JSON, "Accept": "text/event-stream"}
+        try:
+            async with asyncio.timeout(self._timeout):
+                stream = _Stream(spoken)
+                async with call.client.stream("POST", url, content=content, headers=headers) as response:
+                    size = 0
+                    data = bytearray()
+                    events = response.is_success and response.headers.get("Content-Type", "").split(";")[0] == "text/event-stream"
+                    async for chunk in response.aiter_bytes():
+                        data += chunk
+                        size += len(chunk)
+                        if size > MAX_BODY:
+                            raise _NoAnswerError(f"the answer is longer than {MAX_BODY:,} bytes")
+                        if events and stream.read(data):
+                            break
+                    if not events:
+                        self._judged(response, bytes(data))
+                        kind = self._clean(response.headers.get("Content-Type", "")) or "nothing named"
+                        raise _NoAnswerError(f"it does not stream: events were asked for, and {kind} came")
+        except TimeoutError:
+            raise _NoAnswerError(f"there was no answer within {self._timeout:g} s", again=True, down=True) from None
+        except httpx2.TransportError as error:
+            why = self._clean(str(error)) or "no reason given"
+            raise _NoAnswerError(f"the connection failed ({type(error).__name__}: {why})", again=True, down=True) from None
+        except httpx2.DecodingError:
+            raise _NoAnswerError("the answer cannot be decompressed", again=True) from None
+        if stream.error is not None:
+            raise _NoAnswerError(f"the stream ended with an error: {self._clean(stream.error)}", again=True)
+        if stream.total == 0:
+            raise _NoAnswerError("the stream was cut off before the answer ended", again=True)
+        return stream
+
+    async def _generated(self, call: _Call, ask: GenerateAsk) -> Generated:
+        prompt = ask.prompt
+        stops = [s for s in ask.stops if s]
+        body = self._settings(ask)
+        if prompt.tokens is not None and self._names_ids:
+            body["return_token_ids"] = True
         spoken = prompt.text is None and prompt.tokens is None
         if spoken:
             body["messages"] = [{"role": role, "content": content} for role, content in prompt.messages]
@@ -791,6 +897,74 @@ def _in_background(work: Callable[[Callable[[Any], None]], Coroutine[Any, Any, N
         if thread is not threading.current_thread():  # which collects garbage, and may find this iterator
             with suppress(RuntimeError):  # it never began
                 thread.join(_FAREWELL)
+
+
+# -- a stream ------------------------------------------------------------------------------------------------------------------
+
+
+class _Stream:
+    """An answer that comes in events; the clock runs from its making.
+
+    Attributes:
+        text: so far. arrivals: how often text came, reasoning included. thoughts: events of reasoning. first: seconds to the first text.
+        total: seconds to the event that says why the answer ended, 0 before. reason: that. usage: the server's count. error: what it said.
+    """
+
+    def __init__(self, spoken: bool) -> None:
+        self.spoken = spoken
+        self.text, self.arrivals, self.thoughts, self.total = "", 0, 0, 0.0
+        self.first: float | None = None
+        self.reason: Any = None
+        self.usage: Any = None
+        self.error: str | None = None
+        self._seen = 0
+        self._latest = -1.0
+        self._begun = time.perf_counter()
+
+    def read(self, data: bytearray) -> bool:
+        """Take the whole lines off ``data``; whether the stream has ended."""
+        now = time.perf_counter() - self._begun
+        while (end := data.find(b"\n", self._seen)) >= 0:
+            line = bytes(data[:end]).strip()
+            del data[: end + 1]
+            self._seen = 0
+            if line.startswith(b"data:") and self._event(line[5:].strip(), now):
+                return True
+        self._seen = len(data)
+        return False
+
+    def _event(self, line: bytes, now: float) -> bool:
+        if line == b"[DONE]":
+            return True
+        try:
+            body = json.loads(line)
+        except (ValueError, RecursionError):
+            raise _NoAnswerError("an event of the stream is not JSON") from None
+        if not isinstance(body, dict):
+            raise _NoAnswerError("an event of the stream is JSON of the wrong shape: not an object")
+        if body.get("error"):
+            self.error = _message(body, line)
+            return True
+        self.usage = body.get("usage") or self.usage
+        for choice in body.get("choices") or ():
+            self._take(choice, now)
+        return False
+
+    def _take(self, choice: Any, now: float) -> None:
+        if not isinstance(choice, dict):
+            raise _NoAnswerError("an event of the stream is JSON of the wrong shape: a choice is no object")
+        part = choice.get("delta") if self.spoken else choice
+        part = part if isinstance(part, dict) else {}
+        piece = part.get("content" if self.spoken else "text")
+        thought = part.get("reasoning_content") or part.get("reasoning")
+        if (isinstance(piece, str) and piece) or (isinstance(thought, str) and thought):
+            self.arrivals += now != self._latest
+            self._latest = now
+            self.thoughts += isinstance(thought, str) and thought != ""
+            self.first = now if self.first is None else self.first
+            self.text += piece if isinstance(piece, str) else ""
+        if choice.get("finish_reason") is not None:
+            self.reason, self.total = choice["finish_reason"], now
 
 
 # -- reading answers -----------------------------------------------------------------------------------------------------------
