@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from aligntax.core.errors import InputError
-from aligntax.core.ledger import Ledger
-from aligntax.core.study import Analysis, Elicitation, Margin, Scale
+from aligntax.core.ledger import Entry, Ledger
+from aligntax.core.study import Analysis, Elicitation, Margin, Scale, Study
 from aligntax.core.words import printable
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def diff(
     diversity: bool | None = None,
     embedder: str | None = None,
     rewordings: bool = False,
+    costs: AnyPath | None = None,
     out: AnyPath | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> Ledger:
@@ -71,6 +72,7 @@ def diff(
             to it were given; False not at all.
         embedder: a local model whose vectors say how far texts are apart; by default TF-IDF vectors.
         rewordings: the items of one cluster are rewordings of one question, whose answers should not differ.
+        costs: file that says what the stages cost to make (docs/development.md); its stages are arms of this study.
         out: folder to write the run to; None writes nothing.
         progress: called with (what is being done, rows so far).
 
@@ -104,6 +106,8 @@ def diff(
     tree = chain(Path(base), Path(candidate), names, [(s[0], Path(s[1]), s[2] if len(s) > 2 else None) for s in stages])
     want = Want(cluster=cluster, by=by, columns=Columns(**(columns or {})))
     with diff_logs(tree, analysis, want, progress, embed) as comparison:
+        if costs is not None:
+            comparison.add(costs_of(Path(costs), comparison.study))
         if out is not None:
             from aligntax.report.page import render
             from aligntax.store.run import check_target, write_run
@@ -138,6 +142,10 @@ def measure(
     divergence: bool = True,
     latency: int | None = None,
     latency_rounds: int | None = None,
+    diversity: bool | None = None,
+    embedder: str | None = None,
+    rewordings: bool = False,
+    costs: AnyPath | None = None,
     device: str = "auto",
     batch_tokens: int | None = None,
     concurrency: int = 8,
@@ -172,6 +180,10 @@ def measure(
         latency: time the first so many prompts of every task that are answered in words, one at a time, the arms in turn; all models are then in
             memory at once. None times nothing. Times belong to this run: they are not kept with the answers.
         latency_rounds: how often each of them is timed; 3 if not given.
+        diversity: as in ``diff``; several answers to one prompt take ``trials`` and a ``temperature``.
+        embedder: as in ``diff``.
+        rewordings: as in ``diff``.
+        costs: what the stages cost to make (docs/development.md).
         device: ``auto``, ``cpu``, ``cuda``, ...
         batch_tokens: tokens of a batch; moves no answer in float32.
         concurrency: requests under way at an endpoint.
@@ -190,7 +202,10 @@ def measure(
     from aligntax.flow.study_file import latency_of
     from aligntax.tasks.find import find_tasks
 
-    analysis = analysis_of(margin, level, cluster, by, kinds, (), {}, bootstrap, seed)
+    named, embed = embedding(embedder, device)
+    analysis = analysis_of(
+        margin, level, cluster, by, kinds, (), {}, bootstrap, seed, diversity=diversity, embedder=named, rewordings=rewordings
+    )
     how = elicitation_of(shots=shots, system=system, max_tokens=max_tokens, temperature=temperature, trials=trials, seed=seed)
     asked = tasks.split(",") if isinstance(tasks, str) else tasks
     folders = [include] if isinstance(include, str | PathLike) else include
@@ -200,7 +215,7 @@ def measure(
     with Models(Options(device, batch_tokens, concurrency)) as models:
         templates, _ = chosen_templates(template, models_of, models)
         specs, contrasts = stage_tree(models_of, templates, how)
-        return _measured(models, specs, contrasts, found, analysis, answers, out, progress, divergence, timed)
+        return _measured(models, specs, contrasts, found, analysis, answers, out, progress, divergence, timed, embed, costs)
 
 
 def run(
@@ -209,6 +224,7 @@ def run(
     divergence: bool = True,
     latency: int | None = None,
     latency_rounds: int | None = None,
+    costs: AnyPath | None = None,
     device: str = "auto",
     batch_tokens: int | None = None,
     concurrency: int = 8,
@@ -223,6 +239,7 @@ def run(
         divergence: also how far each candidate's distribution is from its baseline's, where both models show theirs.
         latency: time so many prompts of every task, as in ``measure``; None does what the file says.
         latency_rounds: how often each of them is timed; None does what the file says.
+        costs: what the stages cost to make (docs/development.md).
         device: ``auto``, ``cpu``, ``cuda``, ...
         batch_tokens: tokens of a batch; moves no answer in float32.
         concurrency: requests under way at an endpoint.
@@ -239,9 +256,10 @@ def run(
     asked = read_study(Path(study))
     timed = latency_of(asked.latency, latency, latency_rounds)
     found, kinds = tasks_of(asked, Path(study).parent)
-    analysis = analysis_of(kinds=kinds, seed=asked.seed, **analysis_settings(asked.analysis))
+    named, embed = embedding(asked.analysis.embedder, device)
+    analysis = analysis_of(kinds=kinds, seed=asked.seed, embedder=named, **analysis_settings(asked.analysis))
     with Models(Options(device, batch_tokens, concurrency)) as models:
-        return _measured(models, asked.specs(), (), found, analysis, answers, out, progress, divergence, timed)
+        return _measured(models, asked.specs(), (), found, analysis, answers, out, progress, divergence, timed, embed, costs)
 
 
 def _measured(
@@ -255,6 +273,8 @@ def _measured(
     progress: Callable[[str, int, int, int], None] | None,
     divergence: bool,
     latency: Latency | None,
+    embed: Embed | None,
+    costs: AnyPath | None,
 ) -> Ledger:
     from aligntax.flow.measure import measure as ask
     from aligntax.flow.measure import plan
@@ -262,6 +282,7 @@ def _measured(
     from aligntax.store.run import check_target, write_run
 
     planned = plan(specs, contrasts, tasks, analysis, models, latency)
+    spent = None if costs is None else costs_of(Path(costs), planned.study)
     if out is not None:
         check_target(Path(out), planned.study.id)
 
@@ -270,8 +291,10 @@ def _measured(
 
     with (
         Answers(None if answers is None else Path(answers)) as kept,
-        ask(planned, kept, progress or silent, silent, divergence=divergence) as comparison,
+        ask(planned, kept, progress or silent, silent, divergence=divergence, embed=embed) as comparison,
     ):
+        if spent is not None:
+            comparison.add(spent)
         if out is not None:
             from aligntax.report.page import render
 
@@ -333,6 +356,17 @@ def analysis_of(
         raise
     except (ValueError, TypeError):
         raise InputError("kinds and scales are mappings: {task: kind}, {metric: (low, high)}") from None
+
+
+def costs_of(path: Path, study: Study) -> list[Entry]:
+    """Entries of what a study's stages cost to make.
+
+    Raises:
+        InputError: if the file cannot be read, or names a stage that is no arm.
+    """
+    from aligntax.flow.development import development_entries
+
+    return development_entries(path, study)
 
 
 def embedding(name: str | None, device: str = "auto") -> tuple[str | None, Embed | None]:

@@ -16,12 +16,15 @@ import typer
 
 from aligntax import __version__
 from aligntax.cli import lab
+from aligntax.cli.development import development
+from aligntax.cli.exchange import exchange, trend
 from aligntax.cli.gate import gate, plan_size
 from aligntax.cli.measure import measure, run_study
 from aligntax.cli.shared import (
     BootstrapOption,
     ByOption,
     ClusterOption,
+    CostsOption,
     DiversityOption,
     EmbedderOption,
     JsonOption,
@@ -111,6 +114,7 @@ def diff(
     diversity: DiversityOption = None,
     embedder: EmbedderOption = None,
     rewordings: RewordingsOption = False,
+    costs: CostsOption = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run; default aligntax-runs/<study id>.")] = None,
     json: JsonOption = False,
     markdown: MarkdownOption = False,
@@ -130,7 +134,7 @@ def diff(
 
       aligntax diff base.parquet chat.parquet --item prompt_id --score correct --margin 0.02
     """
-    from aligntax.api import DEFAULT_RUNS, analysis_of, embedding
+    from aligntax.api import DEFAULT_RUNS, analysis_of, costs_of, embedding
     from aligntax.flow.diff import chain, diff_logs
     from aligntax.store.logs import Columns, Want
     from aligntax.store.run import check_target, write_run
@@ -144,6 +148,8 @@ def diff(
     want = Want(cluster, by, Columns(item=item, score=score, task=task, trial=trial, answer=answer, outcome=outcome, metric=metric))
     writes = out is not None or not json
     with _Progress() as say, drawing(writes) as draw, diff_logs(arms, analysis, want, say, embed) as comparison:
+        if costs is not None:
+            comparison.add(costs_of(costs, comparison.study))
         target = out or DEFAULT_RUNS / comparison.study.id
         if writes:
             say("rendering", 0)
@@ -163,6 +169,9 @@ app.command()(measure)
 app.command("run")(run_study)
 app.command()(gate)
 app.command("plan-size")(plan_size)
+app.command()(exchange)
+app.command()(trend)
+app.command()(development)
 
 
 @app.command()

@@ -16,11 +16,15 @@ from aligntax.cli.shared import (
     BootstrapOption,
     ByOption,
     ClusterOption,
+    CostsOption,
+    DiversityOption,
+    EmbedderOption,
     JsonOption,
     KindOption,
     LevelOption,
     MarginOption,
     MarkdownOption,
+    RewordingsOption,
     drawing,
     key_values,
     note,
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from aligntax.core.items import Task
     from aligntax.core.study import Analysis
     from aligntax.flow.collect import Tell
+    from aligntax.flow.diversity import Embed
     from aligntax.flow.latency import Latency
     from aligntax.flow.measure import ArmSpec, Models, Plan
 
@@ -126,6 +131,10 @@ def measure(
     divergence: DivergenceOption = True,
     latency: LatencyOption = None,
     latency_rounds: RoundsOption = None,
+    diversity: DiversityOption = None,
+    embedder: EmbedderOption = None,
+    rewordings: RewordingsOption = False,
+    costs: CostsOption = None,
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
     concurrency: ConcurrencyOption = 8,
@@ -149,12 +158,16 @@ def measure(
 
       aligntax measure lab:base api:http://127.0.0.1:8000/v1#sft --template chat --dry-run
     """
-    from aligntax.api import analysis_of, elicitation_of
+    from aligntax.api import analysis_of, elicitation_of, embedding
     from aligntax.flow.measure import Models, Options, chosen_templates, stage_tree, tree
     from aligntax.flow.study_file import latency_of
     from aligntax.tasks.find import find_tasks
 
-    analysis = analysis_of(margin, level, cluster, by, key_values(kind, "--kind", "TASK=KIND"), (), {}, bootstrap, seed)
+    named, embed = embedding(embedder, device)
+    analysis = analysis_of(
+        margin, level, cluster, by, key_values(kind, "--kind", "TASK=KIND"), (), {}, bootstrap, seed, diversity=diversity, embedder=named,
+        rewordings=rewordings,
+    )  # fmt: skip
     if apply_chat_template and template not in (None, "chat"):
         raise InputError(f"--apply-chat-template is --template chat; it cannot stand beside --template {printable(template)}")
     how = elicitation_of(shots=shots, system=system, max_tokens=max_tokens, temperature=temperature, trials=trials, seed=seed)
@@ -166,7 +179,7 @@ def measure(
         if why:
             note(why)
         specs, contrasts = stage_tree(stages, templates, how)
-        carry_out(models, specs, contrasts, found, analysis, Output(out, answers, dry_run, json, markdown, divergence, timed))
+        carry_out(models, specs, contrasts, found, analysis, Output(out, answers, dry_run, json, markdown, divergence, timed, embed, costs))
 
 
 def run_study(
@@ -174,6 +187,7 @@ def run_study(
     divergence: DivergenceOption = True,
     latency: LatencyOption = None,
     latency_rounds: RoundsOption = None,
+    costs: CostsOption = None,
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
     concurrency: ConcurrencyOption = 8,
@@ -196,16 +210,19 @@ def run_study(
     analysis: {margin: 0.01, cluster: cluster}
     latency: {prompts: 50, rounds: 3}
     """  # noqa: D301 - the backspace keeps the example's lines apart
-    from aligntax.api import analysis_of
+    from aligntax.api import analysis_of, embedding
     from aligntax.flow.measure import Models, Options
     from aligntax.flow.study_file import analysis_settings, latency_of, read_study, tasks_of
 
     asked = read_study(study)
     timed = latency_of(asked.latency, latency, latency_rounds)
     found, kinds = tasks_of(asked, study.parent)
-    analysis = analysis_of(kinds=kinds, seed=asked.seed, **analysis_settings(asked.analysis))
+    named, embed = embedding(asked.analysis.embedder, device)
+    analysis = analysis_of(kinds=kinds, seed=asked.seed, embedder=named, **analysis_settings(asked.analysis))
     with Models(Options(device, batch_tokens, concurrency, say=note)) as models:
-        carry_out(models, asked.specs(), (), found, analysis, Output(out, answers, dry_run, json, markdown, divergence, timed))
+        carry_out(
+            models, asked.specs(), (), found, analysis, Output(out, answers, dry_run, json, markdown, divergence, timed, embed, costs)
+        )
 
 
 @dataclass(frozen=True)
@@ -219,6 +236,8 @@ class Output:
     markdown: bool = False
     divergence: bool = True
     latency: Latency | None = None
+    embed: Embed | None = None
+    costs: Path | None = None
 
     @property
     def writes(self) -> bool:
@@ -234,7 +253,7 @@ def carry_out(
     output: Output,
 ) -> None:
     """Plan; and unless it is a dry run ask, compare, write and print."""
-    from aligntax.api import DEFAULT_RUNS
+    from aligntax.api import DEFAULT_RUNS, costs_of
     from aligntax.flow.measure import measure as ask
     from aligntax.flow.measure import plan
     from aligntax.store.answers import Answers
@@ -243,6 +262,7 @@ def carry_out(
     if output.json and output.markdown:
         raise InputError("--json and --markdown are two forms of one output; name one of them")
     planned = plan(specs, contrasts, tasks, analysis, models, output.latency)
+    spent = [] if output.costs is None else costs_of(output.costs, planned.study)
     target = output.out or DEFAULT_RUNS / planned.study.id
     store = output.answers or target.parent / ANSWERS
     if output.dry_run:
@@ -254,8 +274,9 @@ def carry_out(
         check_writable(target)
     with drawing(output.writes) as draw:
         with Answers(store) as kept, progress() as tell:
-            comparison = ask(planned, kept, tell, lambda _what, _rows: None, divergence=output.divergence)
+            comparison = ask(planned, kept, tell, lambda _what, _rows: None, divergence=output.divergence, embed=output.embed)
         with comparison:
+            comparison.add(spent)
             for name, about in comparison.provenance["arms"].items():
                 for text in about["left_out"]:
                     note(f"{name}: {text}")

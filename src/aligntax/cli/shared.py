@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,6 +57,10 @@ EmbedderOption = Annotated[
 ]
 RewordingsOption = Annotated[
     bool, typer.Option("--rewordings", help="Items of one --cluster are rewordings of one question: how much do answers vary over them?")
+]
+CostsOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="YAML of what the stages cost to make: compute, hours, energy, labels, price (docs/development.md)."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print ledger.json and nothing else (and write no run unless --out names one).")]
 MarkdownOption = Annotated[bool, typer.Option("--markdown", help="Print the comparison as Markdown, for a pull request.")]

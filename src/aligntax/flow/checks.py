@@ -218,3 +218,21 @@ NO_COMMON_ITEM = "no item has a score in every arm: nothing to compare"
 NO_SHARE = "no margin: a share of a baseline of 0 is nothing; name the margin in the metric's unit with --margin"
 NO_ESTIMATE = "no average: a task has no item with a score in every arm"
 MIXED_UNITS = "no average over tasks with different units or directions"
+
+
+NEGATIVE_TIMES = "some values are below 0, which no time and no count is: quantiles are left out"
+
+
+def few_for_quantiles(needed: Mapping[str, int], n: int) -> list[str]:
+    """Which quantiles' changes have no interval, and how many items it would take."""
+    if not needed:
+        return []
+    told = ", ".join(f"{name} takes {count:,}" for name, count in needed.items())
+    return [f"{n:,} items are too few for an interval of every quantile: {told}"]
+
+
+def zeros(baseline: int, candidate: int, unit: str) -> list[str]:
+    """Values of 0 where nothing takes no time and has no length: missing values are often written so."""
+    if not baseline and not candidate:
+        return []
+    return [f"{baseline:,} and {candidate:,} values are 0 {unit}: missing values written as 0 look like this, and they count"]

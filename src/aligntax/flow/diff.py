@@ -24,6 +24,7 @@ from aligntax.flow.compare import MetricTable, PairNotes, StudyNotes, compare
 from aligntax.flow.consistency import consistency_tables
 from aligntax.flow.diversity import Embed, diversity_tables
 from aligntax.flow.judge import MetricFacts
+from aligntax.flow.latency import with_parts
 from aligntax.flow.scores import BoolArray, difference, item_scores
 from aligntax.flow.split import with_splits
 from aligntax.flow.summaries import compare_summaries, nothing_paired, summarised
@@ -351,7 +352,7 @@ def compare_rows(
     ]
     notes = _notes(study, rows, facts)
     entries = compare(study, items, tables, notes, lambda metric: say(f"comparing {metric}", 0))
-    entries = with_splits(study, entries, tables, items)
+    entries = with_parts(with_splits(study, entries, tables, items), {table.metric: table for table in tables}, items)
     ledger = Ledger(study=study.id, baseline=study.baseline, entries=tuple(entries))
     return Comparison(study, ledger, _provenance(rows, facts, tables, items), rows, tables, items)
 

@@ -32,12 +32,15 @@ from aligntax.stats.paired import (
     without_noise,
 )
 from aligntax.stats.planning import plan, sources_needed
+from aligntax.stats.quantiles import latency_details
 from aligntax.stats.ratio import ratio_interval
 from aligntax.stats.resample import bootstrap_means, bootstrap_t_interval, percentile_interval
 from aligntax.stats.trials import trial_variance
 from aligntax.stats.verdict import MIN_DF, Verdict, verdict
 
 _BOOTSTRAP_T_ITEMS = 100
+_SHARES = np.linspace(0, 1, 41)
+"""Where the distributions of latencies are kept, to be drawn."""
 _FEW_FLIPS = 10
 """Changed items below which a ratio has no interval: its variance is that of the items that changed."""
 
@@ -168,6 +171,8 @@ def draft(pairing: Pairing, analysis: Analysis, rng: np.random.Generator | None 
     set_margin(out, analysis)
     _basic_details(out, base, cand, binary=binary)
     _ratio_details(out, base, cand, codes, analysis.level)
+    if pairing.kind == "latency":
+        _latency_details(out, base, cand, codes, analysis)
     _trial_details(out, base, cand, d, single=single)
     _unparsed_details(out, pairing, codes, analysis, binary=binary, trials=not single)
     if analysis.bootstrap and rng is not None:
@@ -256,6 +261,19 @@ def _ratio_details(out: Draft, base: Side, cand: Side, codes: IntArray | None, l
             out.details[f"{name}_ci"] = list(interval)
     if "retained" in out.details:
         out.details["relative_change"] = float(out.details["retained"]) - 1.0  # type: ignore[arg-type]
+
+
+def _latency_details(out: Draft, base: Side, cand: Side, codes: IntArray | None, analysis: Analysis) -> None:
+    """Quantiles and medians of pairs beside the change of the mean; drawn from generators of their own, so that nothing else moves them."""
+    if min(base.mean.min(), cand.mean.min()) < 0:
+        out.checks.append(words.NEGATIVE_TIMES)
+        return
+    out.details |= latency_details(base.mean, cand.mean, codes, analysis.level, np.random.default_rng(analysis.seed))
+    for name, side in (("baseline", base), ("candidate", cand)):
+        out.details[f"distribution_{name}"] = [float(x) for x in np.quantile(side.mean, _SHARES)]
+    short = {name: out.details.get(f"{name}_items_needed") for name in ("p95", "p99")}
+    out.checks += words.few_for_quantiles({name: int(n) for name, n in short.items() if isinstance(n, int)}, len(base.mean))
+    out.checks += words.zeros(int((base.mean == 0).sum()), int((cand.mean == 0).sum()), out.facts.unit)
 
 
 def _trial_details(out: Draft, base: Side, cand: Side, d: FloatArray, *, single: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Literal, Self
 from aligntax.core.asks import Answer, Failure
 from aligntax.core.errors import AligntaxError, InputError
 from aligntax.core.ids import digest
-from aligntax.core.items import Choose, Task
+from aligntax.core.items import Choose, Task, Write
 from aligntax.core.ledger import Entry
 from aligntax.core.study import Analysis, Arm, Elicitation, Study, TaskUse, check_tree
 from aligntax.core.words import printable
@@ -21,7 +21,8 @@ from aligntax.flow.apart import divergence_entries
 from aligntax.flow.collect import ArmPlan, Tell, collect, model_key, plan_arm, rows
 from aligntax.flow.diff import Comparison, compare_rows
 from aligntax.flow.diverge import Pair, Way, along, comparable
-from aligntax.flow.latency import Latency, Timings, check_timing, time_arms, try_timing, with_parts
+from aligntax.flow.diversity import Embed
+from aligntax.flow.latency import Latency, Timings, check_timing, time_arms, try_timing
 from aligntax.models.asks import Model
 from aligntax.models.references import Reference, open_model, parse
 from aligntax.store.answers import Answers
@@ -273,7 +274,15 @@ def _check_labels(arms: Sequence[ArmPlan], analysis: Analysis) -> None:
             )
 
 
-def measure(plan: Plan, answers: Answers, tell: Tell, say: Callable[[str, int], None], *, divergence: bool = True) -> Comparison:
+def measure(
+    plan: Plan,
+    answers: Answers,
+    tell: Tell,
+    say: Callable[[str, int], None],
+    *,
+    divergence: bool = True,
+    embed: Embed | None = None,
+) -> Comparison:
     """Ask what is not known yet, time answers if that was planned, score, compare.
 
     Args:
@@ -282,6 +291,7 @@ def measure(plan: Plan, answers: Answers, tell: Tell, say: Callable[[str, int], 
         tell: progress of asking.
         say: progress of comparing.
         divergence: also how far each candidate's distribution is from its baseline's, where both models show theirs.
+        embed: makes the vectors of the analysis' embedder.
 
     Raises:
         InputError: if a model cannot be loaded or timed, or an endpoint refuses.
@@ -306,10 +316,7 @@ def measure(plan: Plan, answers: Answers, tell: Tell, say: Callable[[str, int], 
             table.add(arm.name, Path(of.source), LogSource(READER, scored, facts=one), Want(cluster, by))
             facts.append(one)
         facts[0].notes.extend(notes)
-        compared = compare_rows(plan.study, table, facts, say)
-        if times is not None:
-            parted = with_parts(compared.ledger.entries, compared._tables, compared._items)
-            compared.ledger = compared.ledger.model_copy(update={"entries": tuple(parted)})
+        compared = compare_rows(plan.study, table, facts, say, embed)
         compared.add(apart)
         return compared
     except BaseException:
@@ -411,6 +418,8 @@ def _facts(plan: Plan, arm: ArmPlan, known: dict[str, object]) -> LogFacts:
     )
     for sitting in arm.sittings:
         options = [len(want.choices) for want in sitting.question.wants if isinstance(want, Choose)]
+        if not any(isinstance(want, Write) for want in sitting.question.wants):
+            facts.chosen.add(sitting.task)
         if len(options) == len(sitting.question.wants) == 1 and options[0] > 1:
             for task, metric in directions:
                 if task == sitting.task and metric.split(",", 1)[0] in ("acc", "acc_norm"):

@@ -51,6 +51,9 @@ class AnalysisEntry(Frozen):
     cluster: str | None = None
     by: str | None = None
     bootstrap: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    diversity: bool | None = None
+    embedder: str | None = None
+    rewordings: bool = False
     lower_is_better: tuple[str, ...] = ()
     scales: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
@@ -145,6 +148,8 @@ def analysis_settings(entry: AnalysisEntry) -> dict[str, Any]:
         "lower_is_better": entry.lower_is_better,
         "scales": entry.scales,
         "bootstrap": entry.bootstrap,
+        "diversity": entry.diversity,
+        "rewordings": entry.rewordings,
     }
 
 

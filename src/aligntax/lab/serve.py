@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -295,6 +295,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
     timeout = _TIMEOUT
+    disable_nagle_algorithm = True  # a token is sent when it is there, not when a packet is full
     server_version = "aligntax"
     sys_version = ""
     _POSTS: ClassVar[dict[str, str]] = {"/v1/completions": "_completions", "/v1/chat/completions": "_chat"}
@@ -587,13 +588,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.send_header("Connection", "close")
         self.end_headers()
-        held = max((len(s) for s in body.stops()), default=1) - 1
+        stops = body.stops()
         sent = [0] * len(jobs.jobs)
         used = 0
         try:
             for at, reply in jobs.events():
                 done = reply.reason is not None
-                until = len(reply.text) if done else max(sent[at], min(len(reply.text) - held, len(reply.text.rstrip("\ufffd"))))
+                until = len(reply.text) if done else max(sent[at], min(_certain(reply.text, stops), len(reply.text.rstrip("\ufffd"))))
                 if until > sent[at] or done:
                     self._event({**head, "choices": [chunk(at, reply.text[sent[at] : until], reply.reason)]})
                     sent[at] = until
@@ -613,6 +614,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _event(self, body: dict[str, Any]) -> None:
         self.wfile.write(f"data: {json.dumps(body, allow_nan=False)}\n\n".encode())
         self.wfile.flush()
+
+
+def _certain(text: str, stops: Sequence[str]) -> int:
+    """How much of a text no stop can take back: all but the longest end of it that a stop begins with."""
+    longest = min(max((len(stop) for stop in stops), default=1) - 1, len(text))
+    return len(text) - next((k for k in range(longest, 0, -1) if any(stop.startswith(text[-k:]) for stop in stops)), 0)
 
 
 def _usage(prompt: int, new: int) -> dict[str, int]:
