@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from aligntax.core.kinds import MANY_METRICS
 from aligntax.core.ledger import AVERAGES, Entry, Ledger
 from aligntax.core.words import (
     VERDICT_WORDS,
@@ -12,6 +13,7 @@ from aligntax.core.words import (
     count_text,
     exact_text,
     interval_text,
+    number,
     percent,
     printable,
     size_text,
@@ -64,6 +66,10 @@ def headline(entry: Entry) -> str:
     if entry.change is None:
         return f"{name}: {VERDICT_WORDS[entry.verdict]}, nothing to compare."
     unit, error = entry.unit, error_of(entry)
+    if entry.kind == "development":
+        low, high = (None if x is None else f"{_level(x, unit, error)}" for x in (entry.ci_low, entry.ci_high))
+        span = "" if low is None or high is None else f" ({percent(entry.level, 0)} of the range that was named: {low} to {high})"
+        return f"{name} is {_level(entry.change, unit, error)} {unit}{span}."
     if entry.kind == "divergence":
         span = (
             ""
@@ -92,7 +98,7 @@ def _level(x: float, unit: str, error: float | None) -> str:
 
 def reasons(entry: Entry) -> list[str]:
     """Why the verdict is what it is, what would change an undetermined one, and what of the change is the template's."""
-    return [*_reasons(entry), *_retained(entry), *_split(entry)]
+    return [*_reasons(entry), *_retained(entry), *_split(entry), *_calibration(entry)]
 
 
 def _retained(entry: Entry) -> list[str]:
@@ -105,6 +111,18 @@ def _retained(entry: Entry) -> list[str]:
     if above is not None and chance is not None:
         said += f", {percent(above, 0)} of what lies above guessing ({percent(chance)}){_span(entry, 'retained_above_chance')}"
     return [f"{said}."]
+
+
+def _calibration(entry: Entry) -> list[str]:
+    """The usual number beside the debiased one, and which way a model is wrong about itself."""
+    told = {what: [entry.detail(f"{what}_{side}") for side in ("baseline", "candidate")] for what in ("ece", "overconfidence")}
+    (before, after), (first, second) = told["ece"], told["overconfidence"]
+    if before is None or after is None or first is None or second is None:
+        return []
+    said = [f"{number(100 * abs(x), 1)} points {'surer' if x > 0 else 'less sure'} than right" for x in (first, second)]
+    return [
+        f"Expected calibration error, not debiased: {percent(before)}, then {percent(after)}; the baseline is {said[0]}, the candidate {said[1]}."
+    ]
 
 
 def _span(entry: Entry, name: str) -> str:
@@ -169,6 +187,11 @@ def _undetermined(entry: Entry, margin_text: str) -> list[str]:
         sources = f" from {count_text(entry.clusters * needed / entry.n)} such sources" if entry.clusters else ""
         out.append(f"To rule out a loss of {margin_text} takes about {count_text(needed)} items{sources} if nothing changed.")
     return out
+
+
+def metric_of_section(entry: Entry) -> str:
+    """The metric that an entry's table is about; nothing where one table holds several ways of measuring its kind."""
+    return "" if entry.kind in MANY_METRICS else entry.metric
 
 
 def is_subgroup(entry: Entry) -> bool:

@@ -28,6 +28,9 @@ NO_BETTER_SIDE = frozenset({"divergence", "development"})
 BESIDE = frozenset({"calibration", "consistency", "diversity", "divergence", "format", "latency"})
 """Kinds of what is measured beside a task's own score, on the same answers."""
 
+MANY_METRICS = frozenset({"calibration", "consistency", "development", "diversity", "latency"})
+"""Kinds that are measured in several ways at once, which one table holds."""
+
 # First match wins; patterns are matched against the lower-cased task name.
 _TASK_KINDS: tuple[tuple[str, Kind], ...] = (
     ("xstest*unsafe*", "safety"),
@@ -74,6 +77,9 @@ UNITS: dict[str, str] = {
     "energy": "joules",
 }
 """Units of what a request costs, by metric; all of them are of the kind ``latency``."""
+
+NATS = frozenset({"log_loss"})
+"""Metrics in nats."""
 
 CHOICE_METRICS = ("confidence", "brier", "log_loss")
 """What the likelihoods of an item's choices say of how sure a model was, beside its accuracy (``core.choices``)."""

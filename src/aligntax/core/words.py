@@ -53,8 +53,17 @@ def safe_json(text: str) -> str:
     return "".join(ch if ch == "\n" or unicodedata.category(ch) not in _UNSAFE_CATEGORIES else json.dumps(ch)[1:-1] for ch in text)
 
 
+_SHOWN = {"fraction": (100.0, "points"), "seconds": (1000.0, "ms")}
+"""How units are shown: by what factor their values are multiplied, and what the unit is called then."""
+
+
 def is_fraction(unit: str) -> bool:
     return unit == "fraction"
+
+
+def scale_of(unit: str) -> float:
+    """What a value is multiplied with to be shown."""
+    return _SHOWN.get(unit, (1.0, ""))[0]
 
 
 def number(x: float, decimals: int) -> str:
@@ -76,19 +85,24 @@ def value_text(x: float | None, unit: str, error: float | None = None) -> str:
         return "-"
     if is_fraction(unit):
         return f"{number(100 * x, decimals_for(None if error is None else 100 * error, least=1, most=3))} %"
-    return number(x, decimals_for(error, least=1))
+    factor = scale_of(unit)
+    if error is None and 0 < abs(x) < 0.1 and factor == 1:
+        return f"{x:.3g}"  # nothing says how many digits count
+    return number(factor * x, decimals_for(None if error is None else factor * error, least=1))
 
 
 def change_number(x: float, unit: str, error: float | None = None) -> str:
     """A signed change without its unit; fractions in points."""
-    scaled = 100 * x if is_fraction(unit) else x
-    scaled_error = None if error is None else (100 * error if is_fraction(unit) else error)
+    factor = scale_of(unit)
+    if error is None and 0 < abs(x) < 0.1 and factor == 1:
+        return f"{x:+.3g}"
+    scaled, scaled_error = factor * x, None if error is None else factor * error
     text = number(scaled, decimals_for(scaled_error, least=1, most=4))
     return text if text.startswith("-") else f"+{text}"
 
 
 def change_unit(unit: str) -> str:
-    return "points" if is_fraction(unit) else unit
+    return _SHOWN.get(unit, (1.0, unit))[1]
 
 
 def size_text(x: float, unit: str, error: float | None = None) -> str:
@@ -98,7 +112,7 @@ def size_text(x: float, unit: str, error: float | None = None) -> str:
 
 def exact_text(x: float, unit: str) -> str:
     """An amount that somebody chose, such as a margin, with all the digits it has."""
-    number_ = f"{100 * x if is_fraction(unit) else x:.6g}"
+    number_ = f"{scale_of(unit) * x:.6g}"
     return f"{number_} point" if is_fraction(unit) and number_ == "1" else f"{number_} {change_unit(unit)}"
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from aligntax.core.errors import InputError
-from aligntax.core.kinds import UNITS
+from aligntax.core.kinds import NATS, UNITS
 from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.study import Analysis, Arm, Study, check_tree
 from aligntax.core.words import cut, printable
@@ -419,8 +419,8 @@ def _metric_facts(
             )
         fraction = (scale.low, scale.high) == (0.0, 1.0)
         return MetricFacts("fraction" if fraction else name, higher, scale.high - scale.low, fraction and higher, assumed)
-    if name in UNITS:
-        return MetricFacts(UNITS[name], higher, None, False, assumed)
+    if name in UNITS or name in NATS:
+        return MetricFacts(UNITS.get(name, "nats"), higher, None, False, assumed)
     parts = set(re.split(r"[^a-z0-9]+", name.lower()))
     if low >= 0 and high <= 1 and ("acc" in parts or not _UNBOUNDED & parts):  # an accuracy per token is an accuracy
         return MetricFacts("fraction", higher, 1.0, higher, assumed)

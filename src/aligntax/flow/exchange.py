@@ -18,7 +18,7 @@ from typing import Literal
 from aligntax.core.explain import error_of, is_subgroup, main_entries
 from aligntax.core.kinds import NO_BETTER_SIDE
 from aligntax.core.ledger import AVERAGES, MEAN_OVER_TASKS, Entry, Ledger
-from aligntax.core.words import change_number, change_unit, decimals_for, interval_text, is_fraction, number, percent, printable, size_text
+from aligntax.core.words import change_number, change_unit, decimals_for, interval_text, number, percent, printable, scale_of, size_text
 from aligntax.stats.paired import critical_value
 
 PURCHASES = ("safety", "helpfulness")
@@ -153,7 +153,7 @@ def _rate(ledger: Ledger, bought: Entry, paid: Entry) -> Rate:
     gain, cost = -(bought.cost or 0.0), paid.cost
     if cost is None:
         return Rate(bought, paid, None, None, None, unit, "no rate", "it has no better side")
-    factor = (100.0 if is_fraction(paid.unit) else 1.0) / (100.0 if is_fraction(bought.unit) else 1.0)
+    factor = scale_of(paid.unit) / scale_of(bought.unit)
     of_cost, of_gain = sampling_error(paid), sampling_error(bought)
     if of_cost is None or of_gain is None:
         return Rate(bought, paid, factor * cost / gain, None, None, unit, "not shown", "no interval of the cost is known")

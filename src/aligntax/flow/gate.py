@@ -130,6 +130,11 @@ def _few_sources(entry: Entry) -> bool:
     return entry.clusters is not None and df is not None and df < MIN_DF
 
 
+def _is_known(entry: Entry) -> bool:
+    """Whether an entry is an amount that was spent, which no sampling error stands between."""
+    return entry.kind == "development" and entry.method == "none" and entry.cost is not None
+
+
 def _allowed(line: Budget, entry: Entry) -> float | None:
     if not line.lose_at_most.relative:
         return line.lose_at_most.value
@@ -155,6 +160,8 @@ def _held(line: Budget, entry: Entry, allowed: float | None, p: float | None, co
     alpha = (1 - confidence) / 2
     settled = p is not None and p < alpha
     exceeded = settled if line.rule == "not_shown" else not settled
+    if _is_known(entry) and allowed is not None:
+        exceeded = (entry.cost or 0.0) > allowed
     doubts = tuple(check for check in entry.checks if is_unsound(check))
     return Held(
         line, entry, allowed, "exceeded" if exceeded else "within", p, _reason(line, entry, allowed, p, exceeded, confidence), doubts
@@ -166,6 +173,8 @@ def _reason(line: Budget, entry: Entry, allowed: float | None, p: float | None, 
     if allowed is None:
         return "a share of the baseline was asked for, and the baseline is 0 or unknown"
     most = allowed_text(line, entry, allowed)
+    if _is_known(entry):
+        return f"{printable(size_text(entry.cost or 0.0, entry.unit, entry.se))} of {most}; what was spent is known, and both rules are the same"
     if p is None:
         why = "too few sources for any verdict" if _few_sources(entry) else "no interval, for want of items or of a known error"
         return f"{why}: a loss of {most} is neither shown nor ruled out"

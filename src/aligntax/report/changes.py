@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aligntax.core.errors import InputError
+from aligntax.core.kinds import BESIDE
 from aligntax.core.words import cut, number, printable
 from aligntax.report.terminal import answer_text
 
@@ -86,7 +87,7 @@ def changes(comparison: Comparison, pairs: Sequence[tuple[str, str]]) -> Changes
     """
     sizes: list[tuple[tuple[str, str], str, int, int]] = []
     for pair in pairs:
-        for metric in dict.fromkeys(e.metric for e in comparison.ledger if e.pair == pair and e.kind != "format"):
+        for metric in dict.fromkeys(e.metric for e in comparison.ledger if e.pair == pair and e.kind not in BESIDE):
             try:
                 lost, gained = (comparison.flips(*pair, metric, direction=d, limit=0)[0] for d in ("lost", "gained"))
             except InputError:  # a quantity without answers of its own, such as a divergence

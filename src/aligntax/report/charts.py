@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from aligntax.core.explain import first_rows, is_subgroup
-from aligntax.core.words import VERDICT_WORDS, change_unit, cut, is_fraction, printable
+from aligntax.core.words import VERDICT_WORDS, change_unit, cut, printable, scale_of
 
 if TYPE_CHECKING:
     import altair
@@ -85,11 +85,6 @@ def plot_from(values: Mapping[str, Any]) -> Plot:
     return Plot(**{**values, "marks": tuple(Mark(**mark) for mark in values["marks"])})
 
 
-def narrow(plot: Plot) -> Plot:
-    """The same plot for a phone."""
-    return replace(plot, narrow=True)
-
-
 def forest_plot(entries: Sequence[Entry]) -> Plot:
     """The plot of entries that share one unit: one row each, at most ``MAX_ROWS``; entries without a change are left out."""
     shown = first_rows([e for e in entries if e.change is not None], MAX_ROWS)
@@ -126,11 +121,6 @@ def scatter_plot(points: Sequence[tuple[Entry, float]], across: str) -> Plot:
 def unit_text(unit: str) -> str:
     """A unit for an axis: short, and never a word that the drawing engine knows."""
     return f"in {cut(printable(change_unit(unit)), 30)}"
-
-
-def scale_of(unit: str) -> float:
-    """What a value is multiplied with to be drawn: fractions are drawn as per cent."""
-    return 100.0 if is_fraction(unit) else 1.0
 
 
 def svg(plot: Plot) -> str:
@@ -305,14 +295,18 @@ def _styled(chart: Any, plot: Plot) -> altair.LayerChart:
     import altair as alt
 
     step = (_NARROW_STEP if plot.narrow else _STEP) + (12 if plot.form == "effects" else 0)
-    height: Any = 340 if plot.form == "scatter" else alt.Step(step, **{"for": "position"})
+    return styled(chart, narrow=plot.narrow, height=340 if plot.form == "scatter" else alt.Step(step, **{"for": "position"}))
+
+
+def styled(chart: Any, *, narrow: bool, height: Any) -> altair.LayerChart:
+    """A chart in the page's colours and fonts, as wide as a screen's column or a phone."""
     font = {"labelFont": "sans-serif", "titleFont": "sans-serif", "labelColor": _INK, "titleColor": _SOFT, "labelFontSize": 12}
     made: altair.LayerChart = (
-        chart.properties(width=_NARROW if plot.narrow else _WIDE, height=height, background="transparent")
+        chart.properties(width=_NARROW if narrow else _WIDE, height=height, background="transparent")
         .configure(aria=False)  # the page names the figure, and the table beside it has the numbers
         .configure_view(stroke=None)
         .configure_axis(**font, gridColor=_LINE, tickColor=_SOFT, domainColor=_SOFT, titleFontSize=12, titleFontWeight="normal")
-        .configure_axisX(tickCount=5 if plot.narrow else 8)
+        .configure_axisX(tickCount=5 if narrow else 8)
         .configure_legend(**font, orient="top", title=None)
     )
     return made

@@ -10,27 +10,47 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 from aligntax.core.words import cut, printable
-from aligntax.report.charts import Mark, Plot, plot_from, svg
+from aligntax.report import charts, curves, plane
 
-Draw = Callable[[Sequence[Plot]], list[str]]
+Figure = charts.Plot | plane.Drawing | curves.Curves
+Draw = Callable[[Sequence[Figure]], list[str]]
 _TIMEOUT_S = 120
 
 
-def draw_here(plots: Sequence[Plot]) -> list[str]:
+def narrow(figure: Figure) -> Figure:
+    """The same figure for a phone."""
+    return replace(figure, narrow=True)
+
+
+def draw_here(plots: Sequence[Figure]) -> list[str]:
     """Draw in this process. A plot that the engine cannot draw says so in its place: no drawing is worth a run."""
     return [_drawn(plot) for plot in plots]
 
 
-def _drawn(plot: Plot) -> str:
+def _drawn(plot: Figure) -> str:
     try:
-        return svg(plot)
+        return _svg(plot)
     except Exception as error:  # noqa: BLE001 - the engine raises what it likes
         said = html.escape(cut(printable(" ".join(str(error).split())), 200))
         return f'<svg xmlns="http://www.w3.org/2000/svg" width="480" height="40"><text y="24" fill="currentColor">This chart could not be drawn: {said}</text></svg>'
+
+
+def _svg(figure: Figure) -> str:
+    if isinstance(figure, plane.Drawing):
+        return plane.svg(figure)
+    return curves.svg(figure) if isinstance(figure, curves.Curves) else charts.svg(figure)
+
+
+def _figure(values: Mapping[str, Any]) -> Figure:
+    """A figure from ``dataclasses.asdict`` of one."""
+    if values["form"] in plane.FORMS:
+        return plane.drawing_from(values)
+    return curves.curves_from(values) if values["form"] in curves.FORMS else charts.plot_from(values)
 
 
 class DrawingProcess:
@@ -45,7 +65,7 @@ class DrawingProcess:
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )
 
-    def draw(self, plots: Sequence[Plot]) -> list[str]:
+    def draw(self, plots: Sequence[Figure]) -> list[str]:
         """The plots as SVG strings; drawn here if the process fails."""
         try:
             out, _ = self._process.communicate(json.dumps([asdict(p) for p in plots]).encode(), timeout=_TIMEOUT_S)
@@ -60,8 +80,8 @@ class DrawingProcess:
 
 
 def main() -> None:
-    svg(Plot("forest", (Mark("", 0.0, 0.0, 0.0, "-"),), ""))
-    json.dump(draw_here([plot_from(p) for p in json.load(sys.stdin)]), sys.stdout)
+    charts.svg(charts.Plot("forest", (charts.Mark("", 0.0, 0.0, 0.0, "-"),), ""))
+    json.dump(draw_here([_figure(p) for p in json.load(sys.stdin)]), sys.stdout)
 
 
 if __name__ == "__main__":

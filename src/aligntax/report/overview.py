@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from aligntax.core.explain import detail_interval, effect_text, error_of, is_judged, is_unsound, main_entries, size_of
-from aligntax.core.kinds import DISTANCES
+from aligntax.core.explain import detail_interval, effect_text, error_of, is_judged, is_unsound, main_entries, metric_of_section, size_of
+from aligntax.core.kinds import DISTANCES, MANY_METRICS
 from aligntax.core.ledger import AVERAGES, MEAN_OVER_ITEMS, MEAN_OVER_TASKS, Entry, Ledger
 from aligntax.core.samples import OUTCOMES
 from aligntax.core.study import Study
@@ -18,11 +18,13 @@ from aligntax.core.tables import entry_row
 from aligntax.core.words import (
     VERDICT_WORDS,
     change_number,
+    change_unit,
     cut,
     is_fraction,
     p_text,
     percent,
     printable,
+    scale_of,
     size_text,
     value_text,
 )
@@ -35,6 +37,7 @@ from aligntax.report.charts import Plot
 MAX_SPLIT_ROWS = 20
 MAX_OUTCOME_ROWS = 60
 MAX_ACCOUNTS = 40
+MAX_PARTS = 12
 MAX_MATRIX_ROWS = 200
 
 
@@ -193,23 +196,78 @@ def matrices(ledger: Ledger) -> list[Matrix]:
     entries = [e for e in main_entries(ledger) if e.kind != "divergence"]
     entries.sort(key=lambda e: e.baseline != ledger.baseline)
     out = []
-    for key in dict.fromkeys((e.baseline, e.kind, e.metric) for e in entries):
-        of = {(e.task, e.candidate): e for e in entries if (e.baseline, e.kind, e.metric) == key}
+    for key in dict.fromkeys((e.baseline, e.kind, metric_of_section(e)) for e in entries):
+        of = {(_row_name(e), e.candidate): e for e in entries if (e.baseline, e.kind, metric_of_section(e)) == key}
         candidates = tuple(dict.fromkeys(candidate for _, candidate in of))
-        tasks = sorted(dict.fromkeys(task for task, _ in of), key=lambda task: task not in AVERAGES)
+        tasks = sorted(dict.fromkeys(task for task, _ in of), key=lambda task: task.split(":")[0] not in AVERAGES)
         rows = tuple(
             (printable(task), tuple(_cell(of.get((task, candidate))) for candidate in candidates)) for task in tasks[:MAX_MATRIX_ROWS]
         )
-        title = printable(f"From {key[0]}: {key[2]} ({key[1].replace('_', ' ')})")
+        kind = key[1].replace("_", " ")
+        title = printable(f"From {key[0]}: {key[2]} ({kind})" if key[2] else f"From {key[0]}: {kind}")
         out.append(Matrix(title, tuple(map(printable, candidates)), rows, max(0, len(tasks) - MAX_MATRIX_ROWS)))
     return out
+
+
+def _row_name(entry: Entry) -> str:
+    """A task; with its metric where one table holds several."""
+    return entry.task if metric_of_section(entry) else f"{entry.task}: {entry.metric} ({change_unit(entry.unit)})"
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """One metric of latency of one pair: what is compared, and per quantile the two arms' values with the change and its interval."""
+
+    name: str
+    unit: str
+    rows: tuple[tuple[str, str, str, str], ...]
+
+
+def timed(ledger: Ledger, pair: tuple[str, str]) -> list[Entry]:
+    """Entries of latency worth drawing: of several tasks their mean over items, the whole time before its parts."""
+    entries = [e for e in main_entries(ledger) if e.pair == pair and e.kind == "latency" and e.change is not None]
+    whole = [e for e in entries if e.task == MEAN_OVER_ITEMS] or [e for e in entries if e.task not in AVERAGES]
+    order = ("request_latency", "time_to_first_token", "time_per_output_token", "output_tokens")
+    return sorted(whole, key=lambda e: order.index(e.metric) if e.metric in order else len(order))
+
+
+def latency_table(ledger: Ledger, pair: tuple[str, str]) -> list[Quantiles]:
+    """Medians, tails and medians of pairs, of what ``timed`` chooses."""
+    out = []
+    for entry in timed(ledger, pair):
+        rows = [_quantile(entry, name) for name in ("p50", "p95", "p99") if entry.detail(f"{name}_change") is not None]
+        if entry.detail("median_change") is not None:
+            ratio = entry.detail("median_ratio")
+            times = "" if ratio is None else f"{ratio:.3g} times"
+            rows.append(("median of the pairs", "", times, effect_text(entry, "median_change")))
+        out.append(Quantiles(printable(f"{entry.metric}, {entry.task}"), printable(change_unit(entry.unit)), tuple(rows)))
+    return out
+
+
+def latency_parts(ledger: Ledger, pair: tuple[str, str]) -> list[str]:
+    """What the change of each task's whole time is made of."""
+    names = {"the first token": "first_token_effect", "more or fewer tokens": "verbosity_effect", "time per token": "speed_effect"}
+    out = []
+    for entry in main_entries(ledger):
+        told = [f"{what} {effect_text(entry, key)}" for what, key in names.items() if entry.detail(key) is not None]
+        if entry.pair == pair and told:
+            out.append(f"{printable(entry.task)}, of the change of the mean time ({change_unit(entry.unit)}): {', '.join(told)}.")
+    return out[:MAX_PARTS]
+
+
+def _quantile(entry: Entry, name: str) -> tuple[str, str, str, str]:
+    low, high = detail_interval(entry, f"{name}_change")
+    error = error_of(entry) if low is None or high is None else (high - low) / 4
+    base, cand = (value_text(entry.detail(f"{name}_{side}"), entry.unit, error) for side in ("baseline", "candidate"))
+    return name, base, cand, effect_text(entry, f"{name}_change")
 
 
 def _cell(entry: Entry | None) -> Cell:
     if entry is None:
         return Cell("", "")
     row = entry_row(entry)
-    return Cell(row.change.removesuffix(" points"), row.verdict)
+    text = row.change.removesuffix(" points") if metric_of_section(entry) else row.change.removesuffix(f" {change_unit(entry.unit)}")
+    return Cell(text, row.verdict)
 
 
 def split(study: Study, ledger: Ledger, pair: tuple[str, str]) -> Split | None:
@@ -225,7 +283,7 @@ def split(study: Study, ledger: Ledger, pair: tuple[str, str]) -> Split | None:
         charts.Mark(name, factor * (e.detail(f"{key}_effect") or 0.0), factor * span[0], factor * span[1], group)
         for e, name in zip(shown, names, strict=True)
         for group, key in (("weights", "weights"), ("template", "elicitation"))
-        if (factor := charts.scale_of(unit)) and (span := _span(e, f"{key}_effect"))
+        if (factor := scale_of(unit)) and (span := _span(e, f"{key}_effect"))
     ]
     plot = Plot("effects", tuple(marks), axis=f"effect ({charts.unit_text(unit)})")
     return Split(tuple(map(printable, four)), tuple(map(_split_row, entries)), len(entries) - len(shown), plot)
@@ -262,7 +320,11 @@ def waterfalls(study: Study, ledger: Ledger) -> list[Waterfall]:
     averages: list[Waterfall] = []
     single: list[tuple[tuple[bool, float], Waterfall]] = []
     edges_of = {(parent or "", name) for name, parent, _ in tree}
-    entries = [e for e in main_entries(ledger) if e.pair in edges_of and e.change is not None and e.kind not in ("divergence", "format")]
+    entries = [
+        e
+        for e in main_entries(ledger)
+        if e.pair in edges_of and e.change is not None and e.kind not in ("divergence", "format", *MANY_METRICS)
+    ]
     for kind, metric in dict.fromkeys((e.kind, e.metric) for e in entries):
         of = [e for e in entries if (e.kind, e.metric) == (kind, metric)]
         tasks = list(dict.fromkeys(e.task for e in of))
@@ -284,7 +346,7 @@ def _waterfall(title: str, tree: Sequence[tuple[str, str | None, int]], edges: M
     marks: list[charts.Mark] = []
     apart = []
     start: float | None = None
-    factor = charts.scale_of(unit := next(iter(edges.values())).unit)
+    factor = scale_of(unit := next(iter(edges.values())).unit)
     for name, parent, depth in tree:
         entry = edges.get((parent or "", name))
         shown = _distinct(f"{'└' + '─' * (depth - 1) + ' ' if depth else ''}{cut(printable(name), 40)}", marks)

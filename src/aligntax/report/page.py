@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -18,20 +18,27 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from aligntax.core.explain import first_rows, headline, is_note, is_subgroup, main_entries, reasons, summary
+from aligntax.core.errors import InputError
+from aligntax.core.explain import first_rows, headline, is_note, is_subgroup, main_entries, metric_of_section, reasons, summary
 from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.samples import OUTCOMES
 from aligntax.core.tables import Row, entry_row
 from aligntax.core.words import VERDICT_MEANING, VERDICT_WORDS, cut, printable
+from aligntax.flow.frontier import frontier, plane
 from aligntax.report import charts, overview
 from aligntax.report.changes import changes, shared
-from aligntax.report.drawing import Draw, draw_here
+from aligntax.report.curves import distribution, reliability
+from aligntax.report.drawing import Draw, Figure, draw_here, narrow
+from aligntax.report.plane import plane_drawing
 
 if TYPE_CHECKING:
+    from aligntax.core.study import Study
     from aligntax.flow.diff import Comparison
 
 MAX_CHARTS = 6
 """Forest plots and waterfalls, each; drawing one takes a fifth of a second."""
+MAX_CURVES = 4
+"""Reliability diagrams and distributions, each."""
 MAX_TABLE_ROWS = 400
 MAX_LINES = 1_500
 """Entries told in all: with its reasons and statistics each takes two kilobytes of the page."""
@@ -74,18 +81,18 @@ class _Figures:
 
     def __init__(self, draw: Draw) -> None:
         self._draw = draw
-        self._plots: list[charts.Plot] = []
+        self._plots: list[Figure] = []
         self._svgs: list[str] = []
         self._drawing: threading.Thread | None = None
 
-    def plan(self, plot: charts.Plot) -> int:
+    def plan(self, plot: Figure) -> int:
         """A number to ``show`` the plot by, once drawing has been started."""
         self._plots.append(plot)
         return len(self._plots) - 1
 
     def start(self) -> None:
         """Draw what was planned; another process does it, so that waiting for it costs this one nothing."""
-        plots = [one for plot in self._plots for one in (plot, charts.narrow(plot))]
+        plots = [one for plot in self._plots for one in (plot, narrow(plot))]
         self._drawing = threading.Thread(target=lambda: self._svgs.extend(self._draw(plots)), name="aligntax-drawing")
         self._drawing.start()
 
@@ -108,7 +115,7 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
     every: dict[tuple[tuple[str, str], str, str], list[Entry]] = {}
     for entry in ordered:
         if entry.pair in told:
-            every.setdefault((entry.pair, entry.kind, entry.metric), []).append(entry)
+            every.setdefault((entry.pair, entry.kind, metric_of_section(entry)), []).append(entry)
     groups = list(every.values())[:MAX_SECTIONS]
     figures = _Figures(draw)
     forests = _plan_forests(groups, figures)
@@ -122,6 +129,9 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
         if measured is None
         else figures.plan(charts.scatter_plot(overview.against_divergence(ledger, measured), _distance(ledger, measured)))
     )
+    safety = _plan_plane(study, ledger, figures)
+    sure = _plan_curves(reliability, [e for e in main_entries(ledger) if e.pair == main and e.kind == "calibration"], figures)
+    timed = _plan_curves(distribution, overview.timed(ledger, main), figures)
     figures.start()
     items = changes(comparison, told)
     template = _environment().get_template("page.html.j2")
@@ -155,6 +165,13 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
         split_figure=None if split_plot is None else figures.show(split_plot, "Effects of weights and of the template, by task"),
         scatter=None if scatter is None else figures.show(scatter, "Each task's change against the divergence along its answers"),
         scatter_pair=" to ".join(map(printable, measured)) if measured else "",
+        plane=None
+        if safety is None
+        else figures.show(safety, "Safety against performance: changes from the baseline, with the stage tree"),
+        reliability=[(e, figures.show(number, f"Reliability diagram of {printable(e.task)}")) for e, number in sure],
+        distributions=[(e, figures.show(number, f"Distribution of {printable(e.metric)}, {printable(e.task)}")) for e, number in timed],
+        latency=overview.latency_table(ledger, main),
+        latency_parts=overview.latency_parts(ledger, main),
         changes=items,
         outcomes=overview.outcomes(ledger),
         doubts=overview.doubts(
@@ -167,6 +184,27 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
     )
 
 
+def _plan_plane(study: Study, ledger: Ledger, figures: _Figures) -> int | None:
+    """The plane of safety and capability, where the arms have both; what is certain of them where they share everything measured."""
+    found = plane(study, ledger)
+    if found is None:
+        return None
+    try:
+        front = frontier(ledger, study.analysis.level)
+    except InputError:
+        front = None
+    return figures.plan(plane_drawing(found, front))
+
+
+def _plan_curves(draw: Callable[[Entry], Figure | None], entries: Sequence[Entry], figures: _Figures) -> list[tuple[Entry, int]]:
+    out: list[tuple[Entry, int]] = []
+    for entry in entries:
+        drawing = draw(entry)
+        if drawing is not None and len(out) < MAX_CURVES:
+            out.append((entry, figures.plan(drawing)))
+    return out
+
+
 @cache
 def _asset(name: str) -> str:
     return (files("aligntax.report") / "templates" / name).read_text(encoding="utf-8")
@@ -177,7 +215,7 @@ def _plan_forests(groups: Sequence[Sequence[Entry]], figures: _Figures) -> dict[
     planned: dict[int, int] = {}
     for i, group in enumerate(groups):
         drawable = _drawable(group)
-        worth = len(drawable) > 1 or (drawable and not planned)
+        worth = metric_of_section(group[0]) and (len(drawable) > 1 or (drawable and not planned))
         if worth and group[0].kind != "divergence" and len(planned) < MAX_CHARTS:
             planned[i] = figures.plan(charts.forest_plot(drawable))
     return planned
@@ -212,7 +250,8 @@ def _environment() -> jinja2.Environment:
 
 def _section(number: int, entries: Sequence[Entry], room: int, figure: int | None, figures: _Figures) -> _Section:
     first, drawable = entries[0], _drawable(entries)
-    title = printable(f"{first.metric} ({first.kind.replace('_', ' ')})")
+    metric = metric_of_section(first)
+    title = printable(f"{metric} ({first.kind.replace('_', ' ')})" if metric else first.kind.replace("_", " ").capitalize())
     return _Section(
         title=title,
         lines=[_line(f"e{number}-{k}", e, is_subgroup(e)) for k, e in enumerate(first_rows(entries, room))],
@@ -235,8 +274,11 @@ def _line(key: str, entry: Entry, indent: bool) -> _Line:
         (printable(arm), ", ".join(f"{counts[o]:,} {o}" for o in OUTCOMES if o in counts)) for arm, counts in entry.outcomes.items()
     ]
     row = entry_row(entry)
+    name = row.task.split("/", 1)[1] if indent and "/" in row.task else row.task
+    if not metric_of_section(entry):
+        name = f"{name}: {row.metric}"
     return _Line(
-        key, row.task.split("/", 1)[1] if indent and "/" in row.task else row.task, row, indent, headline(entry), reasons(entry),
+        key, name, row, indent, headline(entry), reasons(entry),
         [printable(c) for c in entry.checks if not is_note(c)], [printable(c) for c in entry.checks if is_note(c)], outcomes,
         [(name, _detail(value)) for name, value in entry.details.items()],
     )  # fmt: skip

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from math import log10
 from typing import TYPE_CHECKING, Any, Literal
 
-from aligntax.core.words import cut, printable
+from aligntax.core.words import cut, printable, scale_of
 from aligntax.flow.frontier import Coordinate, Frontier, Place, Plane
 from aligntax.flow.trend import SizeTrend
-from aligntax.report.charts import scale_of, unit_text
+from aligntax.report.charts import styled, unit_text
 
 if TYPE_CHECKING:
     import altair
@@ -180,7 +180,7 @@ def _plane(drawing: Drawing) -> altair.LayerChart:
         dots.mark_point(filled=True, size=80, opacity=1).encode(x=x, y=y, color=colour, shape=shape),
         *_names(drawing.dots, spans, width, x, y),
     ]
-    return _styled(alt.layer(*layers), drawing)
+    return styled(alt.layer(*layers), narrow=drawing.narrow, height=_HEIGHT)
 
 
 def _trend(drawing: Drawing) -> altair.LayerChart:
@@ -212,7 +212,7 @@ def _trend(drawing: Drawing) -> altair.LayerChart:
         with_limits.mark_rule(color=_COLOURS["arm"], strokeWidth=2).encode(x=x, y=alt.Y("ylow:Q", title=beside), y2="yhigh:Q"),
         alt.Chart(_values(drawing.dots)).mark_point(filled=True, size=70, opacity=1, color=_COLOURS["arm"]).encode(x=x, y=y),
     ]
-    return _styled(alt.layer(*layers), drawing)
+    return styled(alt.layer(*layers), narrow=drawing.narrow, height=_HEIGHT)
 
 
 def _values(dots: Sequence[Dot]) -> Any:
@@ -264,17 +264,3 @@ def _lines(title: str, room: int) -> str | list[str]:
     """A title in one line, or in two where it is longer than its axis."""
     head, comma, tail = title.partition("), ")
     return [f"{head})", tail] if comma and _LETTER * len(title) > room else title
-
-
-def _styled(chart: Any, drawing: Drawing) -> altair.LayerChart:
-    """As ``report.charts`` styles its own."""
-    font = {"labelFont": "sans-serif", "titleFont": "sans-serif", "labelColor": _INK, "titleColor": _SOFT, "labelFontSize": 12}
-    made: altair.LayerChart = (
-        chart.properties(width=_NARROW if drawing.narrow else _WIDE, height=_HEIGHT, background="transparent")
-        .configure(aria=False)  # the page names the figure, and the table beside it has the numbers
-        .configure_view(stroke=None)
-        .configure_axis(**font, gridColor=_LINE, tickColor=_SOFT, domainColor=_SOFT, titleFontSize=12, titleFontWeight="normal")
-        .configure_axisX(tickCount=5 if drawing.narrow else 8)
-        .configure_legend(**font, orient="top", title=None)
-    )
-    return made

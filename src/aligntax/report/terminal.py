@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from aligntax.core.explain import headline, is_subgroup, main_entries, reasons, summary
+from aligntax.core.explain import headline, is_subgroup, main_entries, metric_of_section, reasons, summary
 from aligntax.core.ledger import AVERAGES, Entry, Ledger
 from aligntax.core.tables import entry_row
 from aligntax.core.words import change_unit, cut, number, printable
@@ -65,9 +64,15 @@ def _explained(entries: Sequence[Entry]) -> list[Entry]:
 
 def _tables(ledger: Ledger) -> list[RenderableType]:
     parts: list[RenderableType] = []
-    for (baseline, candidate, kind, metric), group in groupby(ledger, key=lambda e: (e.baseline, e.candidate, e.kind, e.metric)):
-        title = Text(printable(f"{baseline} -> {candidate}: {metric} ({kind.replace('_', ' ')})"), style="bold")
-        parts += [title, _table(list(group)), Text("")]
+    groups: dict[tuple[str, str, str, str], list[Entry]] = {}
+    for entry in ledger:
+        groups.setdefault((entry.baseline, entry.candidate, entry.kind, metric_of_section(entry)), []).append(entry)
+    for (baseline, candidate, kind, metric), group in groups.items():
+        named = kind.replace("_", " ")
+        title = Text(
+            printable(f"{baseline} -> {candidate}: {metric} ({named})" if metric else f"{baseline} -> {candidate}: {named}"), style="bold"
+        )
+        parts += [title, _table(group), Text("")]
     return parts
 
 
@@ -75,13 +80,13 @@ def _matrices(ledger: Ledger) -> list[RenderableType]:
     """Per baseline, kind and metric: tasks down, candidates across, each cell a change with its verdict. Subgroups and edges are left out."""
     parts: list[RenderableType] = []
     entries = sorted(main_entries(ledger), key=lambda e: e.baseline != ledger.baseline)
-    for key in dict.fromkeys((e.baseline, e.kind, e.metric) for e in entries):
-        cells = {(e.task, e.candidate): e for e in entries if (e.baseline, e.kind, e.metric) == key}
+    for key in dict.fromkeys((e.baseline, e.kind, metric_of_section(e)) for e in entries):
+        cells = {(_row_name(e), e.candidate): e for e in entries if (e.baseline, e.kind, metric_of_section(e)) == key}
         candidates = list(dict.fromkeys(candidate for _, candidate in cells))
         if len(candidates) < 2:
             continue  # a single edge; the report and 'show --all' have it
-        unit = next(iter(cells.values())).unit
-        title = f"from {key[0]}: {key[2]} ({key[1].replace('_', ' ')}), changes in {change_unit(unit)}"
+        unit, kind = next(iter(cells.values())).unit, key[1].replace("_", " ")
+        title = f"from {key[0]}: {key[2]} ({kind}), changes in {change_unit(unit)}" if key[2] else f"from {key[0]}: {kind}"
         parts += [Text(printable(title), style="bold"), _matrix(cells, candidates), Text("")]
     return parts
 
@@ -97,14 +102,20 @@ def _matrix(cells: Mapping[tuple[str, str], Entry], candidates: Sequence[str]) -
         found = [cells.get((task, candidate)) for candidate in candidates]
         rows = [entry_row(e) for e in found if e is not None]
         words = (Text("-", style="dim") if e is None else _cell(e) for e in found)
-        table.add_row(Text(rows[0].task), Text(rows[0].n), Text(rows[0].baseline), *words)
+        table.add_row(Text(printable(task)), Text(rows[0].n), Text(rows[0].baseline), *words)
     return table
+
+
+def _row_name(entry: Entry) -> str:
+    """A task; with its metric where one table holds several."""
+    return entry.task if metric_of_section(entry) else f"{entry.task}: {entry.metric}"
 
 
 def _cell(entry: Entry) -> Text:
     row = entry_row(entry)
     word = {"no tax": "no tax", "undetermined": "?", "-": ""}.get(row.verdict, row.verdict)
-    return Text(f"{row.change.removesuffix(change_unit(entry.unit)).strip()} {word}".strip(), style=_STYLES.get(row.verdict, ""))
+    change = row.change.removesuffix(change_unit(entry.unit)).strip() if metric_of_section(entry) else row.change.removesuffix(" points")
+    return Text(f"{change} {word}".strip(), style=_STYLES.get(row.verdict, ""))
 
 
 def _table(entries: Sequence[Entry]) -> Table:
@@ -120,6 +131,8 @@ def _table(entries: Sequence[Entry]) -> Table:
     for entry in entries:
         row = entry_row(entry)
         task = f"  {row.task.split('/', 1)[1]}" if is_subgroup(entry) else row.task
+        if not metric_of_section(entry):
+            task = f"{task}: {row.metric}"
         cells = (task, row.n, row.baseline, row.candidate, row.change.removesuffix(" points"), row.interval, row.p)
         table.add_row(*(Text(cell) for cell in cells), Text(row.verdict, style=_STYLES.get(row.verdict, "")))
     return table
