@@ -44,6 +44,7 @@ def diff(
     diversity: bool | None = None,
     embedder: str | None = None,
     rewordings: bool = False,
+    judges: Mapping[str, str] | None = None,
     costs: AnyPath | None = None,
     out: AnyPath | None = None,
     progress: Callable[[str, int], None] | None = None,
@@ -72,6 +73,7 @@ def diff(
             to it were given; False not at all.
         embedder: a local model whose vectors say how far texts are apart; by default TF-IDF vectors.
         rewordings: the items of one cluster are rewordings of one question, whose answers should not differ.
+        judges: metrics of judges with the metric of people's labels, of some items, that corrects each.
         costs: file that says what the stages cost to make (docs/development.md); its stages are arms of this study.
         out: folder to write the run to; None writes nothing.
         progress: called with (what is being done, rows so far).
@@ -99,6 +101,7 @@ def diff(
         diversity=diversity,
         embedder=named,
         rewordings=rewordings,
+        judges=judges,
     )
     unknown = set(columns or {}) - set(Columns.__dataclass_fields__)
     if unknown:
@@ -327,6 +330,7 @@ def analysis_of(
     diversity: bool | None = None,
     embedder: str | None = None,
     rewordings: bool = False,
+    judges: Mapping[str, str] | None = None,
 ) -> Analysis:
     """Settings as given by a person, checked.
 
@@ -349,6 +353,7 @@ def analysis_of(
             diversity=diversity,
             embedder=embedder,
             rewordings=rewordings,
+            judges=dict(judges or {}),
         )
     except ValidationError as error:
         raise _sentence(error) from None

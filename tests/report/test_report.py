@@ -27,7 +27,7 @@ from aligntax.flow.stored import reopen
 from aligntax.report import changes as packing
 from aligntax.report import charts, overview
 from aligntax.report.csv_export import ledger_csv
-from aligntax.report.drawing import DrawingProcess, draw_here
+from aligntax.report.drawing import draw_here, DrawingProcess, narrow
 from aligntax.report.markdown import markdown
 from aligntax.report.page import render
 from aligntax.report.terminal import console, flips_view, ledger_view
@@ -350,7 +350,7 @@ def test_a_page_without_samples_claims_nothing_of_items(tmp_path: Path) -> None:
 def test_names_that_the_drawing_engine_knows(tmp_path: Path, name: str) -> None:
     for form in ("forest", "waterfall", "effects"):
         marks = (charts.Mark(name, 1.0, 0.0, 2.0, "tax"), charts.Mark("b", 2.0, 1.0, 3.0, "gain"))
-        for plot in (charts.Plot(form, marks, charts.unit_text(name)), charts.narrow(charts.Plot(form, marks, charts.unit_text(name)))):  # type: ignore[arg-type]
+        for plot in (charts.Plot(form, marks, charts.unit_text(name)), narrow(charts.Plot(form, marks, charts.unit_text(name)))):  # type: ignore[arg-type]
             assert f">{name}</text>" in charts.svg(plot)
 
 
@@ -358,7 +358,7 @@ def test_a_plot_that_cannot_be_drawn_costs_no_report(monkeypatch: pytest.MonkeyP
     def broken(_: charts.Plot) -> str:
         raise ValueError("no <such> operator")
 
-    monkeypatch.setattr("aligntax.report.drawing.svg", broken)
+    monkeypatch.setattr("aligntax.report.charts.svg", broken)
     (said,) = draw_here([charts.Plot("forest", (), "")])
     assert "This chart could not be drawn: no &lt;such&gt; operator" in said
 
@@ -451,7 +451,7 @@ def plots(ledger: Ledger) -> list[charts.Plot]:
         charts.Plot("waterfall", (mark("a", 5.0, None, None, "start", "5"), mark("b", 4.0, 5.0, None, "tax", "-1")), "per cent"),
         charts.Plot("effects", (mark("a", 1.0, 0.0, 2.0, "weights"), mark("a", 3.0, 2.0, 4.0, "template")), "points"),
     ]
-    return [one for plot in made for one in (plot, charts.narrow(plot))]
+    return [one for plot in made for one in (plot, narrow(plot))]
 
 
 def test_plots_are_valid_and_take_their_colours_from_the_page(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_preferences_become_win_rates(tmp_path: Path) -> None:
         rows.append(annotation(100, None, generator_2=name))
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     check_reader(find_reader(tmp_path / "base.json"), tmp_path / "base.json")
-    entry = aligntax.diff(tmp_path / "base.json", tmp_path / "tuned.json").find("alpaca_eval")
+    entry = aligntax.diff(tmp_path / "base.json", tmp_path / "tuned.json").find("alpaca_eval", "win_rate")
     assert (entry.kind, entry.metric, entry.unit, entry.n, entry.verdict) == ("helpfulness", "win_rate", "fraction", 100, "gain")
     assert entry.baseline_value == pytest.approx(0.25 * 0.5 + 0.75 * 0.2)
     assert entry.change == pytest.approx(0.75 * 0.7)

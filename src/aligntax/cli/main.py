@@ -28,6 +28,7 @@ from aligntax.cli.shared import (
     DiversityOption,
     EmbedderOption,
     JsonOption,
+    JudgeOption,
     KindOption,
     LevelOption,
     MarginOption,
@@ -114,6 +115,7 @@ def diff(
     diversity: DiversityOption = None,
     embedder: EmbedderOption = None,
     rewordings: RewordingsOption = False,
+    judge: JudgeOption = None,
     costs: CostsOption = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run; default aligntax-runs/<study id>.")] = None,
     json: JsonOption = False,
@@ -142,7 +144,7 @@ def diff(
     named, embed = embedding(embedder)
     analysis = analysis_of(
         margin, level, cluster, by, key_values(kind, "--kind", "TASK=KIND"), lower_is_better or (), metric_scales(scale), bootstrap, seed,
-        diversity=diversity, embedder=named, rewordings=rewordings,
+        diversity=diversity, embedder=named, rewordings=rewordings, judges=key_values(judge, "--judge", "JUDGE=PEOPLE"),
     )  # fmt: skip
     arms = chain(base, candidate, two_names(names), [_stage(s) for s in stage or ()])
     want = Want(cluster, by, Columns(item=item, score=score, task=task, trial=trial, answer=answer, outcome=outcome, metric=metric))

@@ -58,6 +58,13 @@ EmbedderOption = Annotated[
 RewordingsOption = Annotated[
     bool, typer.Option("--rewordings", help="Items of one --cluster are rewordings of one question: how much do answers vary over them?")
 ]
+JudgeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge", metavar="JUDGE=PEOPLE",
+        help="Correct the metric JUDGE, which every item has, by the metric PEOPLE, which some have (repeat): prediction-powered, by arm.",
+    ),
+]  # fmt: skip
 CostsOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="YAML of what the stages cost to make: compute, hours, energy, labels, price (docs/development.md)."),

@@ -52,6 +52,7 @@ class Analysis(Frozen):
             it were given; False not at all.
         embedder: model whose vectors say how far texts are apart; None takes TF-IDF vectors.
         rewordings: whether the items of one cluster are rewordings of one question, whose answers should not differ.
+        judges: metrics of judges, by the metric of people's labels that corrects them (judge -> people).
         bootstrap: resamples of the percentile cross-check; 0 for none.
         seed: of every random draw.
     """
@@ -66,6 +67,7 @@ class Analysis(Frozen):
     diversity: bool | None = None
     embedder: str | None = None
     rewordings: bool = False
+    judges: dict[str, str] = {}
     bootstrap: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 

@@ -24,6 +24,7 @@ from aligntax.flow.compare import MetricTable, PairNotes, StudyNotes, compare
 from aligntax.flow.consistency import consistency_tables
 from aligntax.flow.diversity import Embed, diversity_tables
 from aligntax.flow.judge import MetricFacts
+from aligntax.flow.judged import corrected_tables, length_controlled_tables
 from aligntax.flow.latency import with_parts
 from aligntax.flow.scores import BoolArray, difference, item_scores
 from aligntax.flow.split import with_splits
@@ -344,8 +345,10 @@ def compare_rows(
     items = rows.items()
     tables = metric_tables(study, items, rows, facts)
     analysis = study.analysis
+    corrected = corrected_tables(tables, items, analysis.judges, analysis.level)
     tables = [
-        *calibration_tables(tables, items),
+        *length_controlled_tables(calibration_tables(tables, items), items, analysis.level),
+        *corrected,
         *_format_tables(tables, items),
         *consistency_tables(tables, items, rows, analysis.rewordings),
         *diversity_tables(rows, items, facts, analysis.diversity, embed, lambda what: say(what, 0)),

@@ -359,7 +359,7 @@ def grade_choice(found: Sequence[Answer], choices: Sequence[str], gold: int, met
     """Whether the likeliest choice is right: as it is, per character (lm-eval's ``acc_norm``), per byte, per token; and how sure the model was."""
     scored = [a for a in found if isinstance(a, Scored)]
     if len(scored) < len(choices):
-        return {f"{name},none": Value(None, Outcome.FAILED) for name in (*metrics, *CHOICE_METRICS)}
+        return {f"{name},none": Value(None, Outcome.FAILED) for name in (*metrics, *(CHOICE_METRICS if "acc" in metrics else ()))}
     sizes = {
         "acc": [1.0] * len(choices),
         "acc_norm": [float(len(c)) for c in choices],
@@ -371,6 +371,8 @@ def grade_choice(found: Sequence[Answer], choices: Sequence[str], gold: int, met
         likely = [a.total / max(1.0, size) for a, size in zip(scored, sizes[name], strict=True)]
         best = max(range(len(choices)), key=likely.__getitem__)
         out[f"{name},none"] = Value(float(best == gold), Outcome.SCORED, choices[best])
+    if "acc" not in metrics:
+        return out
     likelihoods = [a.total for a in scored]
     right = max(range(len(choices)), key=likelihoods.__getitem__) == gold
     return out | {f"{name},none": Value(value) for name, value in beliefs(likelihoods, right, gold).items()}

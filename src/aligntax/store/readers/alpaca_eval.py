@@ -20,6 +20,8 @@ from aligntax.store.jsonio import json_rows, opened
 from aligntax.store.logs import LogFacts, LogRow, LogSource, Sighting, Want, reader
 
 TASK, METRIC = "alpaca_eval", "win_rate"
+LENGTHS = "length_difference"
+"""Characters by which the model's answer is longer than the reference's: what a win rate at equal lengths is made with."""
 _NEEDED = ("instruction", "output_1", "output_2", "preference")
 
 
@@ -59,7 +61,7 @@ def _row(row: dict[str, Any], want: Want, where: str) -> LogRow:
         task=TASK,
         item=None,
         content=item_content(instruction, None, str(row["output_1"])),  # the same instruction against the same answer of the reference
-        scores={METRIC: _value(row["preference"], where)},
+        scores={METRIC: _value(row["preference"], where), LENGTHS: Value(float(len(str(row["output_2"])) - len(str(row["output_1"]))))},
         question=instruction,
         answer=str(row["output_2"]),
         cluster=label_text(row.get(want.cluster)) if want.cluster else None,
