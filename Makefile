@@ -34,10 +34,10 @@ lint: $(VENV)/.full
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 
-# Simulations of the statistics as built, about a quarter of an hour on two cores; tables go to build/validation.md.
+# Simulations of the statistics as built, about half an hour on two cores; tables go to build/validation.md.
 validate: $(VENV)/.full
 	rm -f build/validation.md
-	$(BIN)/pytest -m slow tests/validation
+	$(BIN)/pytest -m slow tests/validation tests/stats tests/flow/test_diversity.py
 
 # Whole-process speed and memory, beside pandas and statsmodels doing the same comparison.
 bench: $(VENV)/.full
