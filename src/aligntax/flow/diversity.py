@@ -206,11 +206,11 @@ def _fill(
         filled.checks[task] = [_said(how, item, slices)]
         for arm, of in found.items():
             filled.values.setdefault(arm, np.full(count, np.nan))[has] = of.values[name][owner[has]]
-            plain = of.written[name]
-            filled.told[task, arm] = {
-                "as_written": float(np.nanmean(plain)) if np.isfinite(plain).any() else None,
-                "share_of_words_compared": of.compared / of.words if of.words else None,
-            }
+            told: dict[str, Detail] = {"share_of_words_compared": of.compared / of.words if of.words else None}
+            if name in of.written:
+                plain = of.written[name]
+                told["as_written"] = float(np.nanmean(plain)) if np.isfinite(plain).any() else None
+            filled.told[task, arm] = told
 
 
 @dataclass
@@ -238,14 +238,14 @@ def _averaged(sides: Mapping[str, _Texts], slices: Sequence[_Slice], embed: Embe
             if matched:
                 texts = {arm: _shortened(texts[arm], own[arm], limits[arm]) for arm in own}
                 own = {arm: of.cut(limits[arm]) for arm, of in own.items()}
-            unit = _unit_vectors(own) if given is None else given
+            unit = given if given is not None else _unit_vectors(own) if matched else None  # of texts as written they would take as long again
             for arm, of in own.items():
                 if matched:
                     out[arm].compared += len(of.ids)
                 else:
                     out[arm].words += len(of.ids)
                 into = out[arm].values if matched else out[arm].written
-                for name, values in _measured(of, texts[arm], one, unit[arm]):
+                for name, values in _measured(of, texts[arm], one, None if unit is None else unit[arm]):
                     into[name] = into.get(name, 0.0) + values / len(slices)
     return out
 
@@ -273,8 +273,8 @@ def _shortened(texts: Sequence[str], words: Words, limit: IntArray) -> list[str]
     return [text if most >= n else measures.shortened(text, int(most)) for text, n, most in zip(texts, lengths, limit, strict=True)]
 
 
-def _measured(words: Words, texts: Sequence[str], one: _Slice, vectors: sparse.csr_matrix) -> Iterator[tuple[str, FloatArray]]:
-    """Every metric of every group."""
+def _measured(words: Words, texts: Sequence[str], one: _Slice, vectors: sparse.csr_matrix | None) -> Iterator[tuple[str, FloatArray]]:
+    """Every metric of every group; those of vectors where there are any."""
     few, all_ = measures.distinct(words, one.group, one.groups)
     yield "ead", measures.expectation_adjusted(few, all_)
     for order in (1, 2, 3):
@@ -285,5 +285,7 @@ def _measured(words: Words, texts: Sequence[str], one: _Slice, vectors: sparse.c
     for text, group in zip(texts, one.group, strict=True):
         members[group].append(text)
     yield "compression_ratio", measures.compression_ratio(members)
+    if vectors is None:
+        return
     yield "vendi", measures.vendi(vectors, one.group, one.groups)
     yield "distance", measures.mean_distance(vectors, one.group, one.groups)
