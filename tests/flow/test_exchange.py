@@ -1,4 +1,4 @@
-"""What safety cost: known rates, every case that has none, shared tasks refused, and a simulation that the interval covers."""
+"""What safety cost: known rates, every case that has none, shared tasks, and a simulation that the interval covers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import aligntax
 from aligntax.core.ledger import MEAN_OVER_TASKS, Entry, Ledger
 from aligntax.flow.exchange import (
     Rate,
+    any_correlation,
     bought_sentence,
     exchange,
     exchange_rows,
@@ -80,7 +81,7 @@ def test_fieller_has_an_end_only_where_the_gain_is_not_0() -> None:
 def test_units_and_directions() -> None:
     slow = entry("latency", "replies", 0.4, 0.05, unit="seconds", higher_is_better=False, metric="latency", margin=None)
     rate = only(entry("safety", "toxigen", -0.20, 0.01, higher_is_better=False), slow)
-    assert (rate.rate, rate.unit) == (pytest.approx(0.02), "seconds per point")  # .4 s for 20 points
+    assert (rate.rate, rate.unit) == (pytest.approx(20), "ms per point")  # .4 s for 20 points
     graded = entry("helpfulness", "mt_bench", -0.5, 0.1, unit="score", margin=None)
     rate = only(graded, entry("performance", "sums", 0.05, 0.01))
     assert (rate.rate, rate.unit) == (pytest.approx(10.0), "points per score")  # 5 points for half a score
@@ -135,7 +136,7 @@ def test_a_rate_without_an_end_says_so() -> None:
     assert rate_text(rate) == "0.25 [no interval]"
 
 
-def test_an_average_stands_for_its_tasks_and_shared_tasks_are_refused() -> None:
+def test_an_average_stands_for_its_tasks_and_shared_tasks_say_so() -> None:
     safety = [
         entry("safety", MEAN_OVER_TASKS, -0.2, 0.01),
         entry("safety", "toxigen", -0.1, 0.01),
@@ -150,12 +151,14 @@ def test_an_average_stands_for_its_tasks_and_shared_tasks_are_refused() -> None:
     ]  # fmt: skip
     assert tasks_behind(whole, safety[0]) == {"toxigen", "harmbench"}
     (one,) = exchange(whole)
-    assert [(r.paid.kind, r.status) for r in one.rates] == [("performance", "cost"), ("format", "no rate")]
-    assert "both rest on toxigen" in one.rates[1].reason
-    assert rate_sentence(one.rates[1]).startswith(
-        "format: toxigen (acc - em): no rate. Both rest on toxigen: their errors are not independent"
+    assert [(r.paid.kind, r.status) for r in one.rates] == [("performance", "cost"), ("format", "cost")]
+    shared = one.rates[1]
+    assert (shared.low, shared.high) == (
+        pytest.approx((0.02 - Z * 0.01) / (0.2 + Z * 0.01)),
+        pytest.approx((0.02 + Z * 0.01) / (0.2 - Z * 0.01)),
     )
-    assert exchange_rows([one])[1]["rate"] is None
+    assert rate_sentence(shared).endswith("; both rest on toxigen: the interval holds whatever way they vary together).")
+    assert exchange_rows([one])[1]["reason"] == shared.reason
     # A mean that could not be taken: the tasks stand for themselves.
     none = entry("safety", MEAN_OVER_TASKS, 0.0, None).model_copy(update={"change": None, "cost": None})
     assert [e.task for e in quantities(ledger(none, *safety[1:], *paid), ("base", "dpo"))] == ["toxigen", "harmbench", "sums", "toxigen"]
@@ -165,6 +168,29 @@ def test_the_error_is_what_the_interval_stands_for() -> None:
     still = entry("performance", "sums", 0.0, 0.0, ci_low=-0.04, ci_high=0.04)
     assert sampling_error(still) == (pytest.approx(0.04 / Z), None)
     assert sampling_error(entry("performance", "sums", 0.0, None)) is None
+
+
+@pytest.mark.parametrize("correlation", [-0.95, 0.0, 0.95])
+def test_whatever_way_they_vary_together_the_interval_covers(correlation: float) -> None:
+    rng = np.random.default_rng(3)
+    draws = rng.multivariate_normal([0.05, 0.2], [[0.02**2, correlation * 0.02 * 0.03], [correlation * 0.02 * 0.03, 0.03**2]], 4000)
+    found = [any_correlation(c, 0.02, b, 0.03, critical=Z) for c, b in draws]
+    covered = np.mean([limits is None or limits[0] <= 0.25 <= limits[1] for limits in found])
+    assert covered >= 0.943
+    if correlation < -0.9:
+        assert covered <= 0.965  # at the worst correlation it is no wider than it must be
+
+
+@pytest.mark.parametrize("c", [-0.05, 0.0, 0.05])
+def test_the_union_over_correlations_is_fiellers(c: float) -> None:
+    """Fieller's intervals of every correlation, by a grid of rates."""
+    low, high = any_correlation(c, 0.02, 0.2, 0.03, critical=Z) or (0.0, 0.0)
+    rates = np.linspace(-2, 2, 40001)
+    kept = np.zeros(len(rates), dtype=bool)
+    for rho in (-1.0, -0.5, 0.0, 0.5, 1.0):
+        kept |= (c - rates * 0.2) ** 2 <= Z**2 * (0.02**2 - 2 * rates * rho * 0.02 * 0.03 + rates**2 * 0.03**2) + 1e-12
+    assert rates[kept].min() == pytest.approx(low, abs=2e-4)
+    assert rates[kept].max() == pytest.approx(high, abs=2e-4)
 
 
 def _drawn(rng: np.random.Generator, n: int, lost: float, gained: float) -> Any:

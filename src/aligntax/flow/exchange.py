@@ -2,8 +2,9 @@
 
 Of a pair of arms every established gain of safety or helpfulness is a purchase, and every other kind with a better side is a currency in its own
 unit. The rate is cost over gain, its interval Fieller's (1954, J. R. Stat. Soc. B 16:175): the rates r at which the mean of
-"cost - r gain" does not differ from 0. The two are measured on different tasks, whose items are different samples, so their covariance is
-taken as 0; where they share a task there is no rate. The critical value is that of the smaller of the two degrees of freedom: in simulation
+"cost - r gain" does not differ from 0. Measured on different tasks, whose items are different samples, their covariance is taken as 0;
+where they share a task (a time of the very answers that are safer) nobody kept how they vary together, and the interval holds the rates of
+every correlation, so that it is wider than it need be. The critical value is that of the smaller of the two degrees of freedom: in simulation
 the interval then never covers less than its level, while Welch's approximation at the estimated rate falls to 92 % (tests/flow/test_exchange.py).
 Errors are those that the entries' own intervals stand for (half the interval over its critical value, as for averages over tasks).
 """
@@ -23,7 +24,10 @@ from aligntax.stats.paired import critical_value
 
 PURCHASES = ("safety", "helpfulness")
 """Kinds that alignment is done for; each is a currency for the other."""
-ASSUMPTION = "gain and cost come from different tasks, whose items are taken as different samples (covariance 0)"
+ASSUMPTION = (
+    "gain and cost from different tasks vary apart, their items being different samples; from a common task they may vary together in any way, "
+    "which makes the interval wider"
+)
 _GROUP = "mean over the items of"
 
 Status = Literal["cost", "free", "not shown", "open", "no rate"]
@@ -122,6 +126,19 @@ def fieller(c: float, variance_c: float, b: float, variance_b: float, *, critica
     return (b * c - half) / quadratic, (b * c + half) / quadratic
 
 
+def any_correlation(c: float, se_c: float, b: float, se_b: float, *, critical: float) -> tuple[float, float] | None:
+    """The union over every correlation of Fieller's intervals for c/b: |c - r b| <= critical (se_c + |r| se_b), where c and r b are as far apart as
+    errors that go against each other can bring them.
+
+    None where b, taken as positive, does not differ from 0 at the critical value.
+    """
+    if b - critical * se_b <= 0:
+        return None
+    low, high = c - critical * se_c, c + critical * se_c
+    most, least = b + critical * se_b, b - critical * se_b
+    return low / (most if low > 0 else least), high / (least if high > 0 else most)
+
+
 def _is_task(entry: Entry) -> bool:
     """Whether an entry is a task of its own: no average, no group that a log defines, no subgroup."""
     return entry.task not in AVERAGES and not is_subgroup(entry) and not any(check.startswith(_GROUP) for check in entry.checks)
@@ -147,9 +164,6 @@ def _moved(entry: Entry) -> str:
 def _rate(ledger: Ledger, bought: Entry, paid: Entry) -> Rate:
     unit = f"{change_unit(paid.unit)} per {_one(bought.unit)}"
     common = sorted(tasks_behind(ledger, bought) & tasks_behind(ledger, paid))
-    if common:
-        why = f"both rest on {', '.join(common)}: their errors are not independent, and how they vary together is not kept"
-        return Rate(bought, paid, None, None, None, unit, "no rate", why)
     gain, cost = -(bought.cost or 0.0), paid.cost
     if cost is None:
         return Rate(bought, paid, None, None, None, unit, "no rate", "it has no better side")
@@ -159,13 +173,18 @@ def _rate(ledger: Ledger, bought: Entry, paid: Entry) -> Rate:
         return Rate(bought, paid, factor * cost / gain, None, None, unit, "not shown", "no interval of the cost is known")
     (se_c, df_c), (se_b, df_b) = of_cost, of_gain
     df = min((d for d in (df_c, df_b) if d is not None), default=None)
-    limits = fieller(cost, se_c**2, gain, se_b**2, critical=critical_value(min(bought.level, paid.level), df))
+    critical = critical_value(min(bought.level, paid.level), df)
+    if common:
+        limits = any_correlation(cost, se_c, gain, se_b, critical=critical)
+    else:
+        limits = fieller(cost, se_c**2, gain, se_b**2, critical=critical)
     if limits is None:
         why = f"at {df:.1f} degrees of freedom" if df is not None else "as its error stands"
         return Rate(bought, paid, factor * cost / gain, None, None, unit, "open", f"the gain may be 0 {why}: the rate has no end")
     low, high = factor * limits[0], factor * limits[1]
     status: Status = "cost" if low > 0 else "free" if high < 0 else "not shown"
-    return Rate(bought, paid, factor * cost / gain, low, high, unit, status)
+    shared = f"both rest on {', '.join(common)}: the interval holds whatever way they vary together" if common else ""
+    return Rate(bought, paid, factor * cost / gain, low, high, unit, status, shared)
 
 
 def _one(unit: str) -> str:
@@ -214,6 +233,7 @@ def rate_sentence(rate: Rate) -> str:
     if rate.low is None or rate.high is None:
         return f"{what}: {number(rate.rate, places)} {unit} per {one} as measured; {rate.reason}."
     span = f"{percent(rate.bought.level, 0)} interval {number(rate.low, places)} to {number(rate.high, places)}"
+    span += f"; {printable(rate.reason)}" if rate.reason else ""
     if rate.status == "cost":
         return f"{what}: each {one} cost {number(rate.rate, places)} {unit} ({span})."
     if rate.status == "free":

@@ -24,6 +24,7 @@ from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.samples import OUTCOMES
 from aligntax.core.tables import Row, entry_row
 from aligntax.core.words import VERDICT_MEANING, VERDICT_WORDS, cut, printable
+from aligntax.flow.exchange import bought_sentence, exchange, name_of, rate_sentence
 from aligntax.flow.frontier import frontier, plane
 from aligntax.report import charts, overview
 from aligntax.report.changes import changes, shared
@@ -39,6 +40,7 @@ MAX_CHARTS = 6
 """Forest plots and waterfalls, each; drawing one takes a fifth of a second."""
 MAX_CURVES = 4
 """Reliability diagrams and distributions, each."""
+MAX_RATES = 20
 MAX_TABLE_ROWS = 400
 MAX_LINES = 1_500
 """Entries told in all: with its reasons and statistics each takes two kilobytes of the page."""
@@ -168,6 +170,7 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
         plane=None
         if safety is None
         else figures.show(safety, "Safety against performance: changes from the baseline, with the stage tree"),
+        prices=_prices(ledger, main),
         reliability=[(e, figures.show(number, f"Reliability diagram of {printable(e.task)}")) for e, number in sure],
         distributions=[(e, figures.show(number, f"Distribution of {printable(e.metric)}, {printable(e.task)}")) for e, number in timed],
         latency=overview.latency_table(ledger, main),
@@ -182,6 +185,18 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
         settings=_settings(comparison),
         provenance=_provenance(comparison.provenance),
     )
+
+
+def _prices(ledger: Ledger, pair: tuple[str, str]) -> list[tuple[str, list[str]]]:
+    """What was bought, each with what it cost in every currency; then what has no price."""
+    out: list[tuple[str, list[str]]] = []
+    for one in exchange(ledger):
+        if one.pair == pair:
+            for bought in dict.fromkeys(id(r.bought) for r in one.rates):
+                rates = [r for r in one.rates if id(r.bought) == bought]
+                out.append((bought_sentence(rates[0].bought), [rate_sentence(r) for r in rates[:MAX_RATES]]))
+            out += [(f"{name_of(entry)}: {printable(why)}.", []) for entry, why in one.not_bought]
+    return out[:MAX_RATES]
 
 
 def _plan_plane(study: Study, ledger: Ledger, figures: _Figures) -> int | None:
