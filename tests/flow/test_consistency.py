@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import aligntax
+from aligntax.core.errors import InputError
 
 
 def log(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -66,3 +67,9 @@ def test_noise_of_trials_is_no_inconsistency(tmp_path: Path) -> None:
     entry = aligntax.diff(*paths, rewordings=True).find("table", "score: variance over rewordings")
     assert entry.baseline_value == pytest.approx(0.0, abs=0.015)
     assert entry.candidate_value == pytest.approx(0.0, abs=0.015)
+
+
+def test_rewordings_of_nothing(tmp_path: Path) -> None:
+    base = trials(tmp_path / "a.jsonl", [[1], [0]] * 5)
+    with pytest.raises(InputError, match="name its column with --cluster"):
+        aligntax.diff(base, base, rewordings=True)

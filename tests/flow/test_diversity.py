@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import aligntax
+from aligntax.core.errors import InputError
 from aligntax.core.ledger import Entry, Ledger
 from tests.flow.test_retained import lm_eval_log
 
@@ -112,8 +113,17 @@ def test_row_order_and_company_do_not_matter(tmp_path: Path) -> None:
 
 
 def test_choices_are_nobodys_words(tmp_path: Path) -> None:
-    ledger = aligntax.diff(lm_eval_log(tmp_path / "a", 150, 4), lm_eval_log(tmp_path / "b", 100, 4), diversity=True)
-    assert not [e for e in ledger if e.kind == "diversity"]
+    logs = lm_eval_log(tmp_path / "a", 150, 4), lm_eval_log(tmp_path / "b", 100, 4)
+    assert not [e for e in aligntax.diff(*logs) if e.kind == "diversity"]
+    with pytest.raises(InputError, match="every task is answered by the likeliest of given choices"):
+        aligntax.diff(*logs, diversity=True)
+
+
+def test_asked_for_where_nobody_wrote_anything(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"item": k, "score": 1}) for k in range(9)))
+    with pytest.raises(InputError, match=r"no answers to measure the diversity of: .* tasks: table"):
+        aligntax.diff(path, path, diversity=True)
 
 
 @pytest.mark.slow
@@ -140,7 +150,7 @@ def test_identical_models_differ_as_often_as_they_should(tmp_path: Path) -> None
 
 def test_an_embedder_that_was_left_out(tmp_path: Path) -> None:
     base = log(tmp_path / "a.jsonl", [("q", ["a", "b"])])
-    with pytest.raises(aligntax.core.errors.InputError, match="name one of the two"):
+    with pytest.raises(InputError, match="name one of the two"):
         aligntax.api.analysis_of(None, 0.95, None, None, None, (), None, 0, 0, diversity=False, embedder="x")
-    with pytest.raises(aligntax.core.errors.InputError, match="is no model"):
+    with pytest.raises(InputError, match="is no model"):
         aligntax.diff(base, base, embedder="no such thing")

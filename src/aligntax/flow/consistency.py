@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from aligntax.core.errors import InputError
 from aligntax.flow.compare import MetricTable
 from aligntax.flow.judge import MetricFacts
 from aligntax.flow.scores import FloatArray, IntArray, item_values
@@ -26,7 +27,12 @@ def consistency_tables(tables: Sequence[MetricTable], items: Items, rows: Rows, 
         items: the study's items; their clusters are the questions where ``rewordings``.
         rows: the answers.
         rewordings: whether items of one cluster are rewordings of one question.
+
+    Raises:
+        InputError: if they are said to be, and no item has a cluster.
     """
+    if rewordings and (items.cluster < 0).all():
+        raise InputError("rewordings take the question that items are wordings of: name its column with --cluster")
     out = []
     for table in tables:
         bounded = {t: of for t, of in table.facts.items() if of.unit == "fraction" and of.scale == 1.0}

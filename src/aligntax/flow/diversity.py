@@ -16,8 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from aligntax.core.errors import InputError
 from aligntax.core.ids import digest
 from aligntax.core.ledger import Detail
+from aligntax.core.words import printable
 from aligntax.flow.compare import MetricTable
 from aligntax.flow.judge import MetricFacts
 from aligntax.flow.scores import BoolArray, FloatArray, IntArray, item_values
@@ -76,6 +78,9 @@ def diversity_tables(
         wanted: True measures across prompts as well; None only per prompt, where several answers to one prompt were given; False nothing.
         embed: makes vectors of texts; without, they are TF-IDF vectors of words and pairs of words.
         say: is told what is being measured.
+
+    Raises:
+        InputError: if it was asked for, and there is nothing to measure.
     """
     if wanted is False:
         return []
@@ -94,6 +99,11 @@ def diversity_tables(
         if wanted and len(np.unique(next(iter(sides.values())).item)) > 1:
             say(f"diversity of {items.tasks[task]}, {ACROSS}")
             _fill(out, ACROSS, sides, _by_block(sides, items), items, task, embed)
+    if not out and (wanted or embed is not None):
+        held = ", ".join(items.tasks[t] for t in tasks) or "none: every task is answered by the likeliest of given choices"
+        raise InputError(
+            f"there are no answers to measure the diversity of: it takes answers in words, of one item in two arms, and to one prompt several; tasks: {printable(held)}"
+        )
     return [filled.table() for filled in out.values()]
 
 
@@ -238,7 +248,9 @@ def _averaged(sides: Mapping[str, _Texts], slices: Sequence[_Slice], embed: Embe
             if matched:
                 texts = {arm: _shortened(texts[arm], own[arm], limits[arm]) for arm in own}
                 own = {arm: of.cut(limits[arm]) for arm, of in own.items()}
-            unit = given if given is not None else _unit_vectors(own) if matched else None  # of texts as written they would take as long again
+            unit = (
+                given if given is not None else _unit_vectors(own) if matched else None
+            )  # of texts as written they would take as long again
             for arm, of in own.items():
                 if matched:
                     out[arm].compared += len(of.ids)
