@@ -67,9 +67,10 @@ def measured(
 
 
 def numbers(found: Comparison) -> list[tuple[Any, ...]]:
-    """What a ledger says, without what is said of where it comes from."""
+    """What a ledger says, without what is said of where it comes from; scores that are made of log-likelihoods to the digits that these agree in."""
     return [
-        (e.task, e.metric, e.n, e.baseline_value, e.candidate_value, e.change, e.ci_low, e.ci_high, e.verdict, str(e.outcomes))
+        (e.task, e.metric, e.n, *(None if x is None else round(x, 4) for x in (e.baseline_value, e.candidate_value, e.change, e.ci_low, e.ci_high)),
+         e.verdict, str(e.outcomes))
         for e in found.ledger if e.kind != "divergence"
     ]  # fmt: skip
 
