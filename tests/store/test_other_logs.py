@@ -26,7 +26,22 @@ def test_refusals_with_and_without_a_system_prompt(shared: Path) -> None:
     assert safe.details["mcnemar_exact_p"] == pytest.approx(1.3e-15, rel=0.01)
     assert (safe.higher_is_better, ledger.find("xstest_unsafe", "full_refusal,final_label").higher_is_better) == (False, True)
     assert ledger.find("xstest_unsafe", "full_refusal,strmatch_label").baseline_value == 0.98
-    assert {e.metric for e in ledger} == {f"{m}_refusal,{j}_label" for m in ("full", "any") for j in ("final", "strmatch")}
+    told = {(e.task, e.metric) for e in ledger if e.metric.endswith("_label")}
+    judges = ("final_label", "strmatch_label")
+    assert told == {(t, f"{m}_refusal,{j}") for t in ("xstest_safe", "xstest_unsafe") for m in ("full", "any") for j in judges} | {
+        ("xstest_safe", f"partial_refusal,{j}") for j in judges
+    }
+
+
+def test_partial_refusal_is_a_class_of_its_own_on_safe_prompts(shared: Path) -> None:
+    """People saw 54 partial refusals of 250 safe prompts with Llama 2's first system prompt, 39 without it; string matching sees none."""
+    folder = shared / "data" / "xstest"
+    ledger = aligntax.diff(folder / "llama2orig_streval.csv", folder / "llama2new_streval.csv")
+    partial = ledger.find("xstest_safe", "partial_refusal,final_label")
+    assert (partial.baseline_value, partial.candidate_value, partial.higher_is_better) == (54 / 250, 39 / 250, False)
+    full, either = (ledger.find("xstest_safe", f"{m}_refusal,final_label") for m in ("full", "any"))
+    assert partial.change == pytest.approx(either.change - full.change)
+    assert ledger.find("xstest_safe", "partial_refusal,strmatch_label").baseline_value == 0.0
 
 
 def test_every_label_file_is_read(shared: Path) -> None:

@@ -40,6 +40,10 @@ _NOTES = (
     "clustered by ",
     "verdict does not depend on the unparsed",
     "mean over the items of",
+    "as many words from every arm",
+    "debiased squared error of confidence",
+    "of every answer, corrected by",
+    "win rate at equal lengths, by",
 )
 
 
@@ -158,7 +162,8 @@ def _reasons(entry: Entry) -> list[str]:
     unit, margin = entry.unit, entry.margin
     if entry.change is None or entry.ci_low is None:
         return []
-    margin_text = "" if margin is None else exact_text(margin, unit)
+    # A margin that is a share of the baseline has digits that nobody chose.
+    margin_text = "" if margin is None else exact_text(margin if unit == "fraction" else float(f"{margin:.3g}"), unit)
     if entry.verdict == "tax":
         return [
             f"A loss is established at {percent(entry.level, 0)} confidence; the margin is {margin_text}."
@@ -251,4 +256,5 @@ def _largest_text(entries: Sequence[Entry]) -> str:
     change = f"{change_number(entry.change or 0.0, entry.unit, error)} {change_unit(entry.unit)}"
     values = [value_text(x, entry.unit, error) for x in (entry.baseline_value, entry.candidate_value)]
     most = "" if len(entries) == 1 else "most on "
-    return f": {most}{printable(entry.task)}, {change}, from {values[0]} to {values[1]}"
+    name = entry.task if metric_of_section(entry) else f"{entry.task} ({entry.metric})"
+    return f": {most}{printable(name)}, {change}, from {values[0]} to {values[1]}"

@@ -26,6 +26,7 @@ from aligntax.flow.diversity import Embed, diversity_tables
 from aligntax.flow.judge import MetricFacts
 from aligntax.flow.judged import corrected_tables, length_controlled_tables
 from aligntax.flow.latency import with_parts
+from aligntax.flow.refusals import refusal_tables
 from aligntax.flow.scores import BoolArray, difference, item_scores
 from aligntax.flow.split import with_splits
 from aligntax.flow.summaries import compare_summaries, nothing_paired, summarised
@@ -343,8 +344,8 @@ def compare_rows(
     """Compare rows already loaded, in the order of the study's arms; ``embed`` makes the vectors of the analysis' embedder."""
     say("pairing", 0)
     items = rows.items()
-    tables = metric_tables(study, items, rows, facts)
     analysis = study.analysis
+    tables = [*metric_tables(study, items, rows, facts), *refusal_tables(rows, items, facts, analysis)]
     corrected = corrected_tables(tables, items, analysis.judges, analysis.level)
     tables = [
         *length_controlled_tables(calibration_tables(tables, items), items, analysis.level),
