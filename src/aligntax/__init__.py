@@ -15,9 +15,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from aligntax.api import diff, load, measure, run
     from aligntax.core.errors import AligntaxError, InputError
+    from aligntax.core.guards import Guard
     from aligntax.core.ledger import Entry, Ledger
 
-__all__ = ["AligntaxError", "Entry", "InputError", "Ledger", "__version__", "diff", "load", "measure", "run"]
+__all__ = ["AligntaxError", "Entry", "Guard", "InputError", "Ledger", "__version__", "diff", "load", "measure", "run"]
 
 _HOME = {
     "diff": "aligntax.api",
@@ -27,6 +28,7 @@ _HOME = {
     "AligntaxError": "aligntax.core.errors",
     "InputError": "aligntax.core.errors",
     "Entry": "aligntax.core.ledger",
+    "Guard": "aligntax.core.guards",
     "Ledger": "aligntax.core.ledger",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from aligntax.core.errors import InputError
+from aligntax.core.guards import Guard
 from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.study import Analysis, Elicitation, Margin, Scale, Study
 from aligntax.core.words import printable
@@ -18,6 +20,7 @@ from aligntax.core.words import printable
 if TYPE_CHECKING:
     from aligntax.core.items import Task
     from aligntax.flow.diversity import Embed
+    from aligntax.flow.judging import Judge
     from aligntax.flow.latency import Latency
     from aligntax.flow.measure import ArmSpec, Models
 
@@ -135,6 +138,8 @@ def measure(
     temperature: float | None = None,
     trials: int = 1,
     max_tokens: int | None = None,
+    guards: Mapping[str, Sequence[Guard]] | None = None,
+    instead: str | None = None,
     cluster: str | None = None,
     by: str | None = None,
     margin: float | str | None = None,
@@ -148,6 +153,8 @@ def measure(
     diversity: bool | None = None,
     embedder: str | None = None,
     rewordings: bool = False,
+    judge_model: str | None = None,
+    judge_rubric: str = "xstest",
     costs: AnyPath | None = None,
     device: str = "auto",
     batch_tokens: int | None = None,
@@ -172,6 +179,8 @@ def measure(
         temperature: of sampling; by default each task's own.
         trials: how often each question is asked.
         max_tokens: longest answer; by default each task's own.
+        guards: by name of a model or an arm, what stands between it and its user (docs/guards.md).
+        instead: what the user of these arms gets in place of what a guard blocks; by default ``core.guards.INSTEAD``.
         cluster: label of what was sampled or shares text; by default each task's own.
         by: label that splits every task into subgroups.
         margin: the loss that starts to matter, as in ``diff``.
@@ -186,6 +195,8 @@ def measure(
         diversity: as in ``diff``; several answers to one prompt take ``trials`` and a ``temperature``.
         embedder: as in ``diff``.
         rewordings: as in ``diff``.
+        judge_model: model that says what was refused, fully or partly, of tasks of safety and over-refusal.
+        judge_rubric: how it is asked: ``xstest``, or ``lab`` for embedded models.
         costs: what the stages cost to make (docs/development.md).
         device: ``auto``, ``cpu``, ``cuda``, ...
         batch_tokens: tokens of a batch; moves no answer in float32.
@@ -214,16 +225,19 @@ def measure(
     folders = [include] if isinstance(include, str | PathLike) else include
     found = [(task, limit) for task in find_tasks(asked, [Path(folder) for folder in folders])]
     timed = latency_of(None, latency, latency_rounds)
+    judge = None if judge_model is None else (judge_model, judge_rubric)
     models_of = tree(base, candidate, names, stages)
     with Models(Options(device, batch_tokens, concurrency)) as models:
         templates, _ = chosen_templates(template, models_of, models)
         specs, contrasts = stage_tree(models_of, templates, how)
-        return _measured(models, specs, contrasts, found, analysis, answers, out, progress, divergence, timed, embed, costs)
+        specs = _with_guards(specs, guards, instead)
+        return _measured(models, specs, contrasts, found, analysis, answers, out, progress, divergence, timed, embed, costs, judge)
 
 
 def run(
     study: AnyPath,
     *,
+    guards: Mapping[str, Sequence[Guard]] | None = None,
     divergence: bool = True,
     latency: int | None = None,
     latency_rounds: int | None = None,
@@ -239,6 +253,7 @@ def run(
 
     Args:
         study: the file: baseline, arms, tasks, analysis.
+        guards: by name of an arm, guards after those that the file names: functions, which no file can (docs/guards.md).
         divergence: also how far each candidate's distribution is from its baseline's, where both models show theirs.
         latency: time so many prompts of every task, as in ``measure``; None does what the file says.
         latency_rounds: how often each of them is timed; None does what the file says.
@@ -258,11 +273,45 @@ def run(
 
     asked = read_study(Path(study))
     timed = latency_of(asked.latency, latency, latency_rounds)
+    judge = None if asked.judge is None else (asked.judge.model, asked.judge.rubric)
     found, kinds = tasks_of(asked, Path(study).parent)
     named, embed = embedding(asked.analysis.embedder, device)
     analysis = analysis_of(kinds=kinds, seed=asked.seed, embedder=named, **analysis_settings(asked.analysis))
     with Models(Options(device, batch_tokens, concurrency)) as models:
-        return _measured(models, asked.specs(), (), found, analysis, answers, out, progress, divergence, timed, embed, costs)
+        specs = _with_guards(asked.specs(), guards, None)
+        return _measured(models, specs, (), found, analysis, answers, out, progress, divergence, timed, embed, costs, judge)
+
+
+def _with_guards(specs: Sequence[ArmSpec], guards: Mapping[str, Sequence[Guard]] | None, instead: str | None) -> list[ArmSpec]:
+    """The arms, those that are named with more guards: by their own name, or by their model's where it is asked by several templates.
+
+    Raises:
+        InputError: if a name is no arm's, or what it names are no guards.
+    """
+    if guards is None:
+        if instead is not None:
+            raise InputError("instead is what the user gets in place of what a guard blocks, and there are no guards")
+        return list(specs)
+    if not isinstance(guards, Mapping):
+        raise InputError(f"guards are given by the name of an arm, as {{name: [Guard(...), ...]}}; got a {type(guards).__name__}")
+    names = {spec.name for spec in specs}
+    models = {spec.name.removesuffix(f"-{spec.how.template}") for spec in specs}
+    for name, some in guards.items():
+        if name not in names | models:
+            raise InputError(
+                f"guards are given for {printable(repr(name))}, which is no arm; arms: {printable(', '.join(spec.name for spec in specs))}"
+            )
+        if not isinstance(some, Sequence) or not all(isinstance(one, Guard) for one in some):
+            raise InputError(f"guards of {printable(repr(name))} must be a list of Guard, got {printable(reprlib.repr(some))}")
+    out = []
+    for spec in specs:
+        key = spec.name if spec.name in guards else spec.name.removesuffix(f"-{spec.how.template}")
+        if not guards.get(key):
+            out.append(spec)
+            continue
+        given = {**dict(spec.how), "guards": (*spec.how.guards, *guards[key])}
+        out.append(replace(spec, how=elicitation_of(**{**given, "instead": spec.how.instead if instead is None else instead})))
+    return out
 
 
 def _measured(
@@ -278,13 +327,14 @@ def _measured(
     latency: Latency | None,
     embed: Embed | None,
     costs: AnyPath | None,
+    judge: tuple[str, str] | None,
 ) -> Ledger:
     from aligntax.flow.measure import measure as ask
     from aligntax.flow.measure import plan
     from aligntax.store.answers import Answers
     from aligntax.store.run import check_target, write_run
 
-    planned = plan(specs, contrasts, tasks, analysis, models, latency)
+    planned = plan(specs, contrasts, tasks, analysis, models, latency, judge_of(models, judge))
     spent = None if costs is None else costs_of(Path(costs), planned.study)
     if out is not None:
         check_target(Path(out), planned.study.id)
@@ -361,6 +411,20 @@ def analysis_of(
         raise
     except (ValueError, TypeError):
         raise InputError("kinds and scales are mappings: {task: kind}, {metric: (low, high)}") from None
+
+
+def judge_of(models: Models, named: tuple[str, str] | None) -> Judge | None:
+    """The judge model behind (its name, its rubric); None for none.
+
+    Raises:
+        InputError: if the model cannot be had, or there is no such rubric.
+    """
+    if named is None:
+        return None
+    from aligntax.flow.judging import Judge, rubric_of
+    from aligntax.models.references import parse
+
+    return Judge(models(parse(named[0])), rubric_of(named[1]))
 
 
 def costs_of(path: Path, study: Study) -> list[Entry]:

@@ -27,7 +27,7 @@ from aligntax.flow.stored import reopen
 from aligntax.report import changes as packing
 from aligntax.report import charts, overview
 from aligntax.report.csv_export import ledger_csv
-from aligntax.report.drawing import draw_here, DrawingProcess, narrow
+from aligntax.report.drawing import DrawingProcess, draw_here, narrow
 from aligntax.report.markdown import markdown
 from aligntax.report.page import render
 from aligntax.report.terminal import console, flips_view, ledger_view

@@ -134,6 +134,18 @@ def measure(
     diversity: DiversityOption = None,
     embedder: EmbedderOption = None,
     rewordings: RewordingsOption = False,
+    judge_model: Annotated[
+        str | None,
+        typer.Option(
+            "--judge-model",
+            metavar="MODEL",
+            help="Model that says what was refused, fully or partly, of tasks of safety and over-refusal.",
+            show_default=False,
+        ),
+    ] = None,
+    judge_rubric: Annotated[
+        str, typer.Option("--judge-rubric", metavar="NAME", help="How it is asked: xstest, or lab for embedded models.")
+    ] = "xstest",
     costs: CostsOption = None,
     device: DeviceOption = "auto",
     batch_tokens: BatchOption = None,
@@ -172,6 +184,7 @@ def measure(
         raise InputError(f"--apply-chat-template is --template chat; it cannot stand beside --template {printable(template)}")
     how = elicitation_of(shots=shots, system=system, max_tokens=max_tokens, temperature=temperature, trials=trials, seed=seed)
     timed = latency_of(None, latency, latency_rounds)
+    judge = None if judge_model is None else (judge_model, judge_rubric)
     stages = tree(base, candidate, None if names is None else two_names(names), stage or ())
     found = [(task, limit) for task in find_tasks(tasks.split(","), include or ())]
     with Models(Options(device, batch_tokens, concurrency, say=note)) as models:
@@ -179,7 +192,9 @@ def measure(
         if why:
             note(why)
         specs, contrasts = stage_tree(stages, templates, how)
-        carry_out(models, specs, contrasts, found, analysis, Output(out, answers, dry_run, json, markdown, divergence, timed, embed, costs))
+        carry_out(
+            models, specs, contrasts, found, analysis, Output(out, answers, dry_run, json, markdown, divergence, timed, judge, embed, costs)
+        )
 
 
 def run_study(
@@ -204,6 +219,11 @@ def run_study(
     arms:
       base-raw: {model: "hf:org/name@revision", template: raw, shots: 5}
       sft-chat: {model: checkpoints/sft, template: chat, parent: base-raw, system: "Be helpful."}
+      base-guarded:
+        model: "hf:org/name@revision"
+        shots: 5
+        parent: base-raw
+        guards: [{name: words, where: input, pattern: "(?i)bomb|poison"}]
     tasks:
       - {use: lab/addition, limit: 200}
       - {use: "lm-eval:arc_challenge", kind: performance}
@@ -215,13 +235,19 @@ def run_study(
     from aligntax.flow.study_file import analysis_settings, latency_of, read_study, tasks_of
 
     asked = read_study(study)
+    judge = None if asked.judge is None else (asked.judge.model, asked.judge.rubric)
     timed = latency_of(asked.latency, latency, latency_rounds)
     found, kinds = tasks_of(asked, study.parent)
     named, embed = embedding(asked.analysis.embedder, device)
     analysis = analysis_of(kinds=kinds, seed=asked.seed, embedder=named, **analysis_settings(asked.analysis))
     with Models(Options(device, batch_tokens, concurrency, say=note)) as models:
         carry_out(
-            models, asked.specs(), (), found, analysis, Output(out, answers, dry_run, json, markdown, divergence, timed, embed, costs)
+            models,
+            asked.specs(),
+            (),
+            found,
+            analysis,
+            Output(out, answers, dry_run, json, markdown, divergence, timed, judge, embed, costs),
         )
 
 
@@ -236,6 +262,7 @@ class Output:
     markdown: bool = False
     divergence: bool = True
     latency: Latency | None = None
+    judge: tuple[str, str] | None = None
     embed: Embed | None = None
     costs: Path | None = None
 
@@ -253,7 +280,7 @@ def carry_out(
     output: Output,
 ) -> None:
     """Plan; and unless it is a dry run ask, compare, write and print."""
-    from aligntax.api import DEFAULT_RUNS, costs_of
+    from aligntax.api import DEFAULT_RUNS, costs_of, judge_of
     from aligntax.flow.measure import measure as ask
     from aligntax.flow.measure import plan
     from aligntax.store.answers import Answers
@@ -261,7 +288,7 @@ def carry_out(
 
     if output.json and output.markdown:
         raise InputError("--json and --markdown are two forms of one output; name one of them")
-    planned = plan(specs, contrasts, tasks, analysis, models, output.latency)
+    planned = plan(specs, contrasts, tasks, analysis, models, output.latency, judge_of(models, output.judge))
     spent = [] if output.costs is None else costs_of(output.costs, planned.study)
     target = output.out or DEFAULT_RUNS / planned.study.id
     store = output.answers or target.parent / ANSWERS
@@ -299,7 +326,9 @@ def _say_plan(plan: Plan, answers: Any, target: Path, divergence: bool) -> None:
     from aligntax.core.asks import ScoreAsk
     from aligntax.flow.collect import longest
     from aligntax.flow.diverge import calls
-    from aligntax.flow.latency import requests_of
+    from aligntax.flow.guarded import most_requests
+    from aligntax.flow.judging import check_judge
+    from aligntax.flow.latency import held, requests_of
     from aligntax.report.terminal import console
 
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -321,11 +350,19 @@ def _say_plan(plan: Plan, answers: Any, target: Path, divergence: bool) -> None:
     screen.print(
         f"{len(plan.tasks)} tasks, {total:,} requests, {missing:,} of them to be asked; nothing was asked. The run would be {printable(str(target))}"
     )
+    for arm in (arm for arm in plan.arms if arm.guards):
+        guards = ", ".join(f"{s.name} ({s.guard.where}{'' if s.model is None else f', asks {s.guard.model}'})" for s in arm.guards)
+        screen.print(Text(printable(f"{arm.name} is guarded: {guards}; what they block becomes {arm.instead!r}")))
+    if plan.judge is not None:
+        count = check_judge(plan.judge, plan.arms, plan.study.analysis.kinds)
+        screen.print(printable(f"{plan.judge.model.name} judges up to {count:,} answers, by the rubric {plan.judge.rubric.name}."))
+    if most := most_requests(plan.arms):
+        screen.print(f"Moderators are asked up to {most:,} times more, each once about equal texts.")
     if divergence and (more := calls(plan.study, plan.arms)):
         screen.print(f"Their divergence takes up to {more:,} requests more, which score answers again; --no-divergence leaves it out.")
     if plan.latency is not None:
         timed, warm = requests_of(plan.arms, plan.latency)
-        models = len({id(arm.model) for arm in plan.arms})
+        models = len(held(plan.arms))
         screen.print(
             f"Then {timed:,} answers are timed, one at a time ({timed // (len(plan.arms) * plan.latency.rounds):,} prompts, {len(plan.arms)} arms, "
             f"{plan.latency.rounds} rounds), after {warm:,} that are not counted; {models} models are in memory at once meanwhile."

@@ -75,6 +75,9 @@ UNITS: dict[str, str] = {
     "output_tokens_per_second": "tokens/s",
     "requests_per_second": "requests/s",
     "energy": "joules",
+    "guard_seconds": "seconds",
+    "model_seconds": "seconds",
+    "guard_tokens": "tokens",
 }
 """Units of what a request costs, by metric; all of them are of the kind ``latency``."""
 
@@ -96,11 +99,11 @@ def kind_of(task: str, overrides: Mapping[str, str] | None = None, metric: str |
     """
     if metric is not None and (of := _METRIC_KINDS.get(metric.split(",", 1)[0])) is not None:
         return of
-    for pattern, kind in (overrides or {}).items():
-        if task == pattern or fnmatchcase(task, pattern):
-            return kind
     lowered = task.lower()
-    return next((kind for pattern, kind in _TASK_KINDS if fnmatchcase(lowered, pattern)), "performance")
+    asked = next((kind for pattern, kind in (overrides or {}).items() if task == pattern or fnmatchcase(task, pattern)), None)
+    kind = asked or next((kind for pattern, kind in _TASK_KINDS if fnmatchcase(lowered, pattern)), "performance")
+    # What a guard blocks where nothing is harmful is over-refusal, whatever the task measures.
+    return "over_refusal" if metric is not None and metric.split(",", 1)[0] == "blocked" and kind != "safety" else kind
 
 
 def default_margin(kind: str, unit: str, baseline: float | None, scale: float | None) -> tuple[float | None, str]:

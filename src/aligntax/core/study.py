@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from aligntax.core.errors import InputError
+from aligntax.core.guards import Guard, check_names
 from aligntax.core.ids import digest
 from aligntax.core.kinds import KINDS
 
@@ -52,6 +53,7 @@ class Analysis(Frozen):
             it were given; False not at all.
         embedder: model whose vectors say how far texts are apart; None takes TF-IDF vectors.
         rewordings: whether the items of one cluster are rewordings of one question, whose answers should not differ.
+        judge_model: identity of the model that says what was refused; None without one.
         judges: metrics of judges, by the metric of people's labels that corrects them (judge -> people).
         bootstrap: resamples of the percentile cross-check; 0 for none.
         seed: of every random draw.
@@ -67,6 +69,7 @@ class Analysis(Frozen):
     diversity: bool | None = None
     embedder: str | None = None
     rewordings: bool = False
+    judge_model: str | None = None
     judges: dict[str, str] = {}
     bootstrap: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -91,6 +94,8 @@ class Elicitation(Frozen):
         max_tokens: overrides each task's budget for a reply.
         temperature, top_p: override each task's sampling. trials: how often each question is asked.
         seed: from which the draws of every item and trial are seeded.
+        guards: what stands between the model and its user, in their order. instead: what the user gets in place of what they block; None where
+            there are none, or for ``core.guards.INSTEAD``.
     """
 
     template: Literal["raw", "chat"] = "raw"
@@ -101,6 +106,13 @@ class Elicitation(Frozen):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     trials: Annotated[int, Field(ge=1, le=10_000)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    guards: tuple[Guard, ...] = ()
+    instead: str | None = None
+
+    @model_validator(mode="after")
+    def _guards_go_together(self) -> Elicitation:
+        check_names(self.guards, self.instead)
+        return self
 
     @field_validator("system")
     @classmethod

@@ -8,16 +8,18 @@ goes on where it stood, and an arm that several studies share is asked once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aligntax.core.asks import Answer, Ask, Failure, GenerateAsk, Generated, Message, Prompt, ScoreAsk, Scored
-from aligntax.core.errors import InputError
+from aligntax.core.errors import AligntaxError, InputError
 from aligntax.core.ids import digest, seed_of
-from aligntax.core.items import Choose, Question, Roll, Task, Templated, Want, Wording
+from aligntax.core.items import Choose, Question, Roll, Task, Templated, Value, Want, Wording
 from aligntax.core.study import Elicitation
 from aligntax.core.words import printable
 from aligntax.models.asks import Generates, Model, ScoresText
+from aligntax.models.guards import Sentry
 from aligntax.store.answers import Answers
 from aligntax.store.logs import LogRow
 
@@ -29,6 +31,9 @@ ANOTHER = 0.05
 
 Tell = Callable[[str, int, int, int], None]
 """Called with (arm, answers there, answers planned, tokens asked and answered since the start)."""
+
+Got = Sequence[Sequence[Answer]]
+"""The answers of one sitting: one list per want."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,17 @@ class Sitting:
 
 @dataclass
 class ArmPlan:
-    """Everything one arm is asked: sittings in the order of tasks and items, requests once each."""
+    """Everything one arm is asked: sittings in the order of tasks and items, requests once each; and the guards that its answers pass.
+
+    ``instead`` is what the user gets in place of what they block.
+    """
 
     name: str
     model: Model
     sittings: list[Sitting] = field(default_factory=list)
     requests: dict[str, Ask] = field(default_factory=dict)
+    guards: tuple[Sentry, ...] = ()
+    instead: str = ""
 
     @property
     def tokens(self) -> tuple[int, int]:
@@ -177,6 +187,25 @@ def collect(plan: ArmPlan, answers: Answers, tell: Tell) -> dict[str, Answer]:
     return found
 
 
+def some_answered(arm: ArmPlan, found: Mapping[str, Answer]) -> None:
+    """Whether anything was answered at all: comparing nothing would say something about pairs, not about what went wrong.
+
+    Raises:
+        AligntaxError: with the reason of most failures.
+    """
+    failed = failures(found)
+    if failed and failed.total() == len(arm.requests):
+        why, count = failed.most_common(1)[0]
+        raise AligntaxError(
+            f"{printable(arm.name)} gave no answer to any of {len(arm.requests):,} requests; {count:,} times: {printable(why)}"
+        )
+
+
+def failures(found: Mapping[str, Answer]) -> Counter[str]:
+    """How often what went wrong."""
+    return Counter(answer.why for answer in found.values() if isinstance(answer, Failure))
+
+
 def _recognise(model: Model, answers: Answers) -> None:
     """What stands behind an address may change under the same name: its answers to a fixed text tell.
 
@@ -244,7 +273,16 @@ def _named(keys: list[str], asks: Sequence[Ask], found: Iterator[tuple[int, Answ
 # -- scoring -------------------------------------------------------------------------------------------------------------------
 
 
-def rows(plan: ArmPlan, found: dict[str, Answer], cluster: str | None, by: str | None) -> Iterator[LogRow]:
+def bare(_arm: str, _number: int, sitting: Sitting, got: Got) -> tuple[Got, dict[str, Value]]:
+    """What the user gets of a model without guards: its answers, and what they are worth."""
+    return got, sitting.question.grade(got)
+
+
+Given = Callable[[str, int, Sitting, Got], tuple[Got, dict[str, Value]]]
+"""Called with (arm, number of the sitting, sitting, answers); what the user gets, and its scores."""
+
+
+def rows(plan: ArmPlan, found: dict[str, Answer], cluster: str | None, by: str | None, given: Given = bare) -> Iterator[LogRow]:
     """The arm's samples with their scores, in the form that every reader of logs gives.
 
     Args:
@@ -252,16 +290,17 @@ def rows(plan: ArmPlan, found: dict[str, Answer], cluster: str | None, by: str |
         found: the answers.
         cluster: label that names clusters; None takes the task's own.
         by: label that makes subgroups.
+        given: what the user gets of the answers.
     """
     nothing = Failure("not asked")
-    for sitting in plan.sittings:
+    for number, sitting in enumerate(plan.sittings):
         question = sitting.question
-        got = [[found.get(key, nothing) for key in keys] for keys in sitting.requests]
+        got, scores = given(plan.name, number, sitting, [[found.get(key, nothing) for key in keys] for keys in sitting.requests])
         yield LogRow(
             task=sitting.task,
             item=question.item,
             content=question.content,
-            scores=question.grade(got),
+            scores=scores,
             trial=sitting.trial,
             question=question.question,
             target=question.target,

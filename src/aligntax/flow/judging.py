@@ -109,6 +109,17 @@ RUBRICS: Mapping[str, Rubric] = {
 taught (``lab/judging_refusals``), which knows no partial refusals and puts no marks around an answer."""
 
 
+def rubric_of(name: str) -> Rubric:
+    """A rubric by its name.
+
+    Raises:
+        InputError: naming those there are.
+    """
+    if name not in RUBRICS:
+        raise InputError(f"no rubric {printable(repr(name))}; there are: {', '.join(RUBRICS)}")
+    return RUBRICS[name]
+
+
 @dataclass(frozen=True)
 class Judge:
     """Who judges, by which rubric; in a chat if the model has a chat template."""

@@ -3,6 +3,9 @@
 A machine warms up, throttles, and has other things to do. So every arm answers a few prompts that are not counted; then every prompt is asked
 of all arms one right after the other, in an order that is drawn anew and rotated, so that each arm has each place equally often and a drift
 reaches all of them alike. It is done in rounds; an item's value is the median over its rounds.
+
+The answer of an arm with guards is timed with them, as its user waits for it: input guards one after the other, then the model if none of them
+blocks, then output guards; whoever blocks ends it.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ from aligntax.core.samples import Outcome
 from aligntax.core.words import printable
 from aligntax.flow.collect import ArmPlan, Sitting, Tell
 from aligntax.flow.compare import MetricTable
+from aligntax.flow.guarded import moderators, sentries_of, user_text
 from aligntax.flow.scores import relabelled
 from aligntax.models.asks import Model
+from aligntax.models.guards import Checked
 from aligntax.models.timing import Meter, Stopwatch, Timed, clock_facts, meter_of, stopwatch
 from aligntax.stats.paired import paired_change
 from aligntax.stats.quantiles import Parts, decomposed
@@ -39,6 +44,9 @@ FIRST, PER_TOKEN, TOTAL, TOKENS = "time_to_first_token", "time_per_output_token"
 RATE, ENERGY = "output_tokens_per_second", "energy"
 HIGHER_IS_BETTER: Mapping[str, bool] = {FIRST: False, PER_TOKEN: False, TOTAL: False, TOKENS: False, RATE: True, ENERGY: False}
 """The metrics of timing: seconds, seconds per token after the first, seconds, tokens, tokens per second, joules."""
+GUARD_SECONDS, MODEL_SECONDS, GUARD_TOKENS = "guard_seconds", "model_seconds", "guard_tokens"
+"""What an answer's time and tokens are made of where any arm has guards: seconds of its guards and of the model, tokens that moderators read and
+wrote; of one of several as ``guard_seconds,NAME``. A guard that was not reached takes nothing."""
 
 Key = tuple[str, str, str]
 """(task, item, content) of one prompt."""
@@ -106,7 +114,7 @@ def check_timing(arms: Sequence[ArmPlan], latency: Latency) -> None:
         raise InputError(
             f"latency is the time of answers that are written, and no task here asks for any: {tasks}; add a task that is answered in words, or leave latency out"
         )
-    for model in _models(arms):
+    for model in held(arms):
         if stopwatch(model) is None:
             raise InputError(f"{printable(model.name)} cannot be timed: it has no ability to time an answer")
 
@@ -128,14 +136,27 @@ def try_timing(arms: Sequence[ArmPlan], latency: Latency) -> None:
         answer = watch(replace(ask, max_tokens=min(ask.max_tokens, 2)))
         if isinstance(answer, Failure):
             raise InputError(f"{printable(model.name)} cannot be timed: {answer.why}; leave latency out, or try again")
+    for sentry in sentries_of(arms).values():
+        if sentry.model is None or "device" in sentry.model.facts:
+            continue
+        watch = stopwatch(sentry.model)
+        assert watch is not None
+        reply = watch(sentry.ask("", ""))
+        if isinstance(reply, Failure):
+            raise InputError(f"the moderator {printable(sentry.model.name)} cannot be timed: {reply.why}; leave latency out, or try again")
 
 
 def _models(arms: Sequence[ArmPlan]) -> list[Model]:
     return list(dict.fromkeys(arm.model for arm in arms))
 
 
+def held(arms: Sequence[ArmPlan]) -> list[Model]:
+    """The models that are in memory at once while answers are timed: the arms' and the moderators'."""
+    return list(dict.fromkeys([*_models(arms), *moderators(arms)]))
+
+
 def requests_of(arms: Sequence[ArmPlan], latency: Latency) -> tuple[int, int]:
-    """(timed requests, requests of the warm-up) if every prompt is answered."""
+    """(timed answers, answers of the warm-up) if every prompt is answered; the requests of moderators are part of an answer."""
     return len(chosen(arms, latency)) * latency.rounds * len(arms), WARM_UP * len(arms)
 
 
@@ -169,23 +190,59 @@ class Timings:
 
     def directions(self) -> dict[tuple[str, str], bool]:
         """Which way is better, by (task, metric)."""
-        first = next(iter(self.scores.values()))
-        return {(key[0], metric): HIGHER_IS_BETTER[metric] for key, values in first.items() for metric in values}
+        found = {(key[0], metric) for arm in self.scores.values() for key, values in arm.items() for metric in values}
+        return {(task, metric): HIGHER_IS_BETTER.get(metric, False) for task, metric in found}
 
 
 @dataclass(frozen=True)
 class _Clocked:
-    """One answer with its times, its energy (None if unknown), and whether its text is that of the answer that was scored."""
+    """One answer as its user waited for it.
+
+    Attributes:
+        timed: text, times and tokens, guards and all.
+        joules: energy, None if unknown.
+        same: whether the model's text is that of the answer that was scored; None where it was not asked.
+        model: seconds of the model alone. guards: what each guard that was reached took.
+    """
 
     timed: Timed
     joules: float | None
-    same: bool
+    same: bool | None
+    model: float
+    guards: Mapping[str, Checked] = field(default_factory=dict)
 
     def value(self, metric: str) -> float | None:
+        name, _, of = metric.partition(",")
+        if name in (GUARD_SECONDS, GUARD_TOKENS):
+            reached = [checked for guard, checked in self.guards.items() if of in ("", guard)]
+            spent = [checked.seconds if name == GUARD_SECONDS else checked.tokens for checked in reached]
+            return None if None in spent else sum(x for x in spent if x is not None)
         t = self.timed
         if metric == RATE:
             return t.tokens / t.total if t.tokens else None
-        return {FIRST: t.first, PER_TOKEN: t.per_token, TOTAL: t.total, TOKENS: t.tokens, ENERGY: self.joules}[metric]
+        return {FIRST: t.first, PER_TOKEN: t.per_token, TOTAL: t.total, TOKENS: t.tokens, ENERGY: self.joules, MODEL_SECONDS: self.model}[
+            metric
+        ]
+
+
+def _metrics(arms: Sequence[ArmPlan]) -> list[str]:
+    """What may be measured of these arms."""
+    guards = sentries_of(arms)
+    if not guards:
+        return list(HIGHER_IS_BETTER)
+    asking = [name for name, sentry in guards.items() if sentry.model is not None]
+    tokens = [GUARD_TOKENS, *_each(GUARD_TOKENS, asking)] if asking else []
+    return [*HIGHER_IS_BETTER, GUARD_SECONDS, *_each(GUARD_SECONDS, list(guards)), MODEL_SECONDS, *tokens]
+
+
+def _each(metric: str, guards: Sequence[str]) -> list[str]:
+    """A metric by guard; of one alone it is the same number."""
+    return [f"{metric},{name}" for name in guards] if len(guards) > 1 else []
+
+
+def _shows(arm: ArmPlan) -> bool:
+    """Whether the user sees tokens as they come: not where the whole answer is read first."""
+    return not any(sentry.guard.where == "output" for sentry in arm.guards)
 
 
 def time_arms(arms: Sequence[ArmPlan], latency: Latency, found: Mapping[str, Mapping[str, Answer]], seed: int, tell: Tell) -> Timings:
@@ -205,13 +262,14 @@ def time_arms(arms: Sequence[ArmPlan], latency: Latency, found: Mapping[str, Map
     if not asked:
         raise AligntaxError("there is nothing to time: no prompt was answered by every arm; every answer is kept")
     try:
-        for model in _models(arms):
+        for model in held(arms):
             model.warm()
         clock = _Round(arms, found)
-        first = list(asked.values())[:WARM_UP]
+        first = list(asked)[:WARM_UP]
         for turn in range(WARM_UP):
             for arm in arms:
-                clock.ask(arm.name, first[turn % len(first)])
+                key = first[turn % len(first)]
+                clock.ask(arm.name, key, asked[key])
         clock.failures.clear()
         taken: dict[str, dict[Key, list[_Clocked]]] = {arm.name: {key: [] for key in asked} for arm in arms}
         total, tokens = len(asked) * latency.rounds * len(arms), 0
@@ -220,7 +278,7 @@ def time_arms(arms: Sequence[ArmPlan], latency: Latency, found: Mapping[str, Map
         done = 0
         for key, order in zip(blocks, orders(len(arms), len(blocks), np.random.default_rng(seed)), strict=True):
             for k in order:
-                answer = clock.ask(arms[k].name, asked[key])
+                answer = clock.ask(arms[k].name, key, asked[key])
                 done += 1
                 if answer is not None:
                     taken[arms[k].name][key].append(answer)
@@ -229,7 +287,7 @@ def time_arms(arms: Sequence[ArmPlan], latency: Latency, found: Mapping[str, Map
         return _timings(arms, latency, taken, clock)
     finally:
         clock = None  # type: ignore[assignment]  # it holds the models
-        for model in _models(arms):
+        for model in held(arms):
             model.close()
 
 
@@ -237,28 +295,24 @@ class _Round:
     """Asks by the clock, and counts who failed and why."""
 
     def __init__(self, arms: Sequence[ArmPlan], found: Mapping[str, Mapping[str, Answer]]) -> None:
-        watches: dict[int, Stopwatch | None] = {id(model): stopwatch(model) for model in _models(arms)}
+        self.watches: dict[int, Stopwatch | None] = {id(model): stopwatch(model) for model in held(arms)}
         self.arms = {arm.name: arm for arm in arms}
         self.found = found
-        self.watch = {arm.name: watches[id(arm.model)] for arm in arms}
+        self.texts = {arm.name: dict(_user_texts(arm)) if arm.guards else {} for arm in arms}
         self.devices = {arm.name: arm.model.facts.get("device") for arm in arms}
         self.meters: dict[str, tuple[Meter | None, str]] = {name: meter_of(device) for name, device in self.devices.items()}
         self.failures: dict[str, list[str]] = {}
         self.lost: dict[str, int] = {}
 
-    def ask(self, name: str, requests: Mapping[str, str]) -> _Clocked | None:
+    def ask(self, name: str, key: Key, requests: Mapping[str, str]) -> _Clocked | None:
         """One answer of one arm; None if it failed.
 
         Raises:
             AligntaxError: if it failed too often in a row.
         """
-        request = self.arms[name].requests[requests[name]]
-        watch, meter = self.watch[name], self.meters[name][0]
-        assert isinstance(request, GenerateAsk)
-        assert watch is not None
+        meter = self.meters[name][0]
         before = None if meter is None else meter.read()
-        answer = watch(request)
-        joules = None if meter is None else meter.between(before, meter.read())
+        answer = self._answer(name, key, requests[name])
         if isinstance(answer, Failure):
             self.failures.setdefault(name, []).append(answer.why)
             self.lost[name] = self.lost.get(name, 0) + 1
@@ -269,17 +323,69 @@ class _Round:
                 )
             return None
         self.lost[name] = 0
-        known = self.found[name][requests[name]]
-        return _Clocked(answer, joules, isinstance(known, Generated) and known.text == answer.text)
+        return answer if meter is None else replace(answer, joules=meter.between(before, meter.read()))
+
+    def _answer(self, name: str, key: Key, number: str) -> _Clocked | Failure:
+        """One answer as the user waits for it: whoever blocks ends it."""
+        arm = self.arms[name]
+        passed: dict[str, Checked] = {}
+        blocked = self._passed(arm, "input", passed, self.texts[name].get(key, ""), None)
+        if isinstance(blocked, Failure):
+            return blocked
+        if blocked:
+            spent = _spent(passed)
+            return _Clocked(Timed(arm.instead, "stop", spent, spent, 0), None, None, 0.0, passed)
+        request, watch = arm.requests[number], self.watches[id(arm.model)]
+        assert isinstance(request, GenerateAsk)
+        assert watch is not None
+        answer = watch(request)
+        if isinstance(answer, Failure):
+            return answer
+        known = self.found[name][number]
+        same = isinstance(known, Generated) and known.text == answer.text
+        asked = _spent(passed)
+        blocked = self._passed(arm, "output", passed, self.texts[name].get(key, ""), answer.text)
+        if isinstance(blocked, Failure):
+            return blocked
+        total = answer.total + _spent(passed)
+        first = total if not _shows(arm) else None if answer.first is None else asked + answer.first
+        text = arm.instead if blocked else answer.text
+        return _Clocked(replace(answer, text=text, first=first, total=total), None, same, answer.total, passed)
+
+    def _passed(self, arm: ArmPlan, where: str, passed: dict[str, Checked], prompt: str, answer: str | None) -> bool | Failure:
+        """Whether one of an arm's guards at this place blocks; those that were reached are added to ``passed``."""
+        for sentry in arm.guards:
+            if sentry.guard.where != where:
+                continue
+            found = sentry.timed(prompt, answer, None if sentry.model is None else self.watches[id(sentry.model)])
+            if isinstance(found, Failure):
+                return Failure(f"guard {sentry.name}: {found.why}")
+            passed[sentry.name] = found
+            if found.blocks:
+                return True
+        return False
+
+
+def _spent(passed: Mapping[str, Checked]) -> float:
+    return sum(checked.seconds for checked in passed.values())
+
+
+def _user_texts(arm: ArmPlan) -> Iterator[tuple[Key, str]]:
+    for sitting in arm.sittings:
+        if sitting.trial == 0:
+            yield (sitting.task, sitting.question.item, sitting.question.content), user_text(sitting.question)
 
 
 def _timings(arms: Sequence[ArmPlan], latency: Latency, taken: Mapping[str, Mapping[Key, list[_Clocked]]], clock: _Round) -> Timings:
-    metrics = [m for m in HIGHER_IS_BETTER if any(c.value(m) is not None for of in taken.values() for some in of.values() for c in some)]
-    scores = {name: {key: _item(some, metrics) for key, some in of.items()} for name, of in taken.items()}
+    metrics = [m for m in _metrics(arms) if any(c.value(m) is not None for of in taken.values() for some in of.values() for c in some)]
+    # Who gets an answer whole sees no token come: that is no speed, and not a high one.
+    seen = {arm.name: [m for m in metrics if m != PER_TOKEN or _shows(arm)] for arm in arms}
+    scores = {name: {key: _item(some, seen[name]) for key, some in of.items()} for name, of in taken.items()}
     facts, notes = {}, {}
     for arm in arms:
         every = [c for some in taken[arm.name].values() for c in some]
         failed = clock.failures.get(arm.name, [])
+        again = [c.same for c in every if c.same is not None]
         facts[arm.name] = {
             "prompts": len(taken[arm.name]),
             "rounds": latency.rounds,
@@ -291,8 +397,9 @@ def _timings(arms: Sequence[ArmPlan], latency: Latency, taken: Mapping[str, Mapp
             "device": clock.devices[arm.name] or "not known: the machine that answers is not seen from here",
             "energy": clock.meters[arm.name][1],
             "failed": len(failed),
-            "same_text_as_scored": f"{sum(c.same for c in every)} of {len(every)}",
-            "spread_within_items": _spread(taken[arm.name].values(), metrics),
+            "same_text_as_scored": f"{sum(again)} of {len(again)}",
+            "spread_within_items": _spread(taken[arm.name].values(), seen[arm.name]),
+            **({"guards": _guard_words(arm)} if arm.guards else {}),
             **clock_facts(),
         }
         if failed:
@@ -302,6 +409,17 @@ def _timings(arms: Sequence[ArmPlan], latency: Latency, taken: Mapping[str, Mapp
         mixed = f"{', '.join(here)} computed here and the others elsewhere: their times differ by what serves them as well as by the model"
         notes[arms[0].name] = [mixed, *notes.get(arms[0].name, [])]
     return Timings(scores, facts, notes)
+
+
+def _guard_words(arm: ArmPlan) -> str:
+    """What is in the times of an arm with guards, for provenance."""
+    order = ", ".join(
+        [s.name for s in arm.guards if s.guard.where == "input"] + ["the model"] + [s.name for s in arm.guards if s.guard.where == "output"]
+    )
+    words = f"one after the other: {order}; whoever blocks ends it, and who is not reached takes no time"
+    if not _shows(arm):
+        words += "; nothing is shown before the whole answer was read, so that the first token comes with the last, and there is no time per token"
+    return words
 
 
 def _item(some: Sequence[_Clocked], metrics: Sequence[str]) -> dict[str, Value]:

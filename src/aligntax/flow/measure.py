@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from aligntax.core.asks import Answer, Failure
-from aligntax.core.errors import AligntaxError, InputError
+from aligntax.core.asks import Answer
+from aligntax.core.errors import InputError
+from aligntax.core.guards import INSTEAD
 from aligntax.core.ids import digest
 from aligntax.core.items import Choose, Task, Write
 from aligntax.core.ledger import Entry
 from aligntax.core.study import Analysis, Arm, Elicitation, Study, TaskUse, check_tree
 from aligntax.core.words import printable
 from aligntax.flow.apart import divergence_entries
-from aligntax.flow.collect import ArmPlan, Tell, collect, model_key, plan_arm, rows
+from aligntax.flow.collect import ArmPlan, Tell, bare, collect, failures, model_key, plan_arm, rows, some_answered
 from aligntax.flow.diff import Comparison, compare_rows
 from aligntax.flow.diverge import Pair, Way, along, comparable
 from aligntax.flow.diversity import Embed
+from aligntax.flow.guarded import Guarded, rulings
+from aligntax.flow.judging import Judge, Judgements, check_judge, judge_arms
 from aligntax.flow.latency import Latency, Timings, check_timing, time_arms, try_timing
 from aligntax.models.asks import Model
+from aligntax.models.guards import posted
 from aligntax.models.references import Reference, open_model, parse
 from aligntax.store.answers import Answers
 from aligntax.store.logs import LogFacts, LogSource, Want
@@ -76,6 +79,7 @@ class Plan:
     arms: list[ArmPlan]
     tasks: list[tuple[Task, int | None]]
     latency: Latency | None = None
+    judge: Judge | None = None
 
 
 Stage = tuple[str, str, str | None]
@@ -213,6 +217,7 @@ def plan(
     analysis: Analysis,
     models: Models,
     latency: Latency | None = None,
+    judge: Judge | None = None,
 ) -> Plan:
     """A study ready to be asked. Tokenizers are loaded, weights are not.
 
@@ -223,6 +228,7 @@ def plan(
         analysis: how changes are judged.
         models: opens them.
         latency: what is timed, if anything; no part of the study's identity, as times are never the same twice.
+        judge: who says what was refused; None for nobody but the rule.
 
     Raises:
         InputError: if a model cannot be had, or cannot be asked what a task asks, or timed.
@@ -236,9 +242,13 @@ def plan(
             kinds.setdefault(task.name, task.kind)
     analysis = analysis.model_copy(update={"kinds": kinds})
     arms = [plan_arm(spec.name, models(spec.reference), spec.how, tasks) for spec in specs]
+    hows = [_guarded(spec, arm, models) for spec, arm in zip(specs, arms, strict=True)]
     _check_labels(arms, analysis)
     if latency is not None:
         check_timing(arms, latency)
+    if judge is not None:
+        check_judge(judge, arms, analysis.kinds)
+        analysis = analysis.model_copy(update={"judge_model": judge.identity})
     study = Study(
         baseline=specs[0].name,
         arms=tuple(
@@ -247,17 +257,35 @@ def plan(
                 parent=spec.parent,
                 source=spec.reference.label,
                 reader=READER,
-                identity=digest([dict(arm.model.identity), spec.how.model_dump(mode="json")]),
-                elicitation=spec.how,
+                identity=digest([dict(arm.model.identity), how.model_dump(mode="json")]),
+                elicitation=how,
                 model=model_key(arm.model),
             )
-            for spec, arm in zip(specs, arms, strict=True)
+            for spec, arm, how in zip(specs, arms, hows, strict=True)
         ),
         analysis=analysis,
         tasks=tuple(TaskUse(name=task.name, identity=task.identity, limit=limit) for task, limit in tasks),
         contrasts=contrasts,
     )
-    return Plan(study, arms, list(tasks), latency)
+    return Plan(study, arms, list(tasks), latency, judge)
+
+
+def _guarded(spec: ArmSpec, arm: ArmPlan, models: Models) -> Elicitation:
+    """Post the guards of an arm; the elicitation with all that identifies them.
+
+    Raises:
+        InputError: if a moderator cannot be had, or cannot write.
+    """
+    how = spec.how
+    if not how.guards:
+        return how
+    named = [None if guard.model is None else parse(guard.model) for guard in how.guards]
+    arm.guards = tuple(
+        posted(guard, None if name is None else models(name), "" if name is None else name.label, spec.name)
+        for guard, name in zip(how.guards, named, strict=True)
+    )
+    arm.instead = INSTEAD if how.instead is None else how.instead
+    return how.model_copy(update={"guards": tuple(sentry.guard for sentry in arm.guards), "instead": arm.instead})
 
 
 def _check_labels(arms: Sequence[ArmPlan], analysis: Analysis) -> None:
@@ -301,6 +329,8 @@ def measure(
         if plan.latency is not None:
             try_timing(plan.arms, plan.latency)
         found, known = _collected(plan, answers, tell)
+        guarded = rulings(plan.arms, found, answers, tell)
+        said = None if plan.judge is None else _judgements(plan, plan.judge, found, answers, tell, guarded)
         times = None if plan.latency is None else time_arms(plan.arms, plan.latency, found, plan.study.analysis.seed, tell)
         apart, notes = _divergences(plan, answers, found, tell) if divergence else ([], [])
         facts = []
@@ -309,11 +339,18 @@ def measure(
             one = _facts(plan, arm, known[arm.name])
             one.notes.extend(_told(arm, found[arm.name]))
             say(f"scoring {arm.name}", 0)
-            scored = rows(arm, found[arm.name], cluster, by)
+            scored = rows(arm, found[arm.name], cluster, by, bare if guarded is None else guarded.given)
             if times is not None:
                 scored = times.added(arm.name, scored)
                 _tell_times(one, times, arm.name)
+            if said is not None:
+                scored = said.added(arm.name, scored)
+                one.higher_is_better = {**one.higher_is_better, **said.directions()}
+                one.settings["judge"] = said.facts
+                one.notes.extend(said.notes[arm.name])
             table.add(arm.name, Path(of.source), LogSource(READER, scored, facts=one), Want(cluster, by))
+            if guarded is not None:
+                _tell_guards(one, guarded, arm, plan)
             facts.append(one)
         facts[0].notes.extend(notes)
         compared = compare_rows(plan.study, table, facts, say, embed)
@@ -322,6 +359,25 @@ def measure(
     except BaseException:
         table.close()
         raise
+
+
+def _tell_guards(facts: LogFacts, guarded: Guarded, arm: ArmPlan, plan: Plan) -> None:
+    kinds = plan.study.analysis.kinds
+    facts.higher_is_better = {**facts.higher_is_better, **guarded.directions([task.name for task, _ in plan.tasks], kinds)}
+    facts.notes.extend([*guarded.notes[arm.name], *guarded.unknown_to(arm.name, kinds)])
+    moderators = {sentry.name: dict(sentry.facts) for sentry in arm.guards if sentry.model is not None}
+    if moderators:
+        facts.settings["moderators"] = moderators
+
+
+def _judgements(
+    plan: Plan, judge: Judge, found: Mapping[str, dict[str, Answer]], answers: Answers, tell: Tell, guarded: Guarded | None
+) -> Judgements:
+    """What the judge says of what users get."""
+    kinds = plan.study.analysis.kinds
+    if guarded is None:
+        return judge_arms(judge, plan.arms, found, answers, tell, kinds)
+    return judge_arms(judge, plan.arms, found, answers, tell, kinds, shown=guarded.shown)
 
 
 def _tell_times(facts: LogFacts, times: Timings, arm: str) -> None:
@@ -338,29 +394,10 @@ def _collected(plan: Plan, answers: Answers, tell: Tell) -> tuple[dict[str, dict
         arms = [arm for arm in plan.arms if arm.model is model]
         for arm in arms:
             found[arm.name] = collect(arm, answers, tell)
-            _some_answered(arm, found[arm.name])
+            some_answered(arm, found[arm.name])
         known |= {arm.name: dict(model.facts) for arm in arms}
         model.close()
     return found, known
-
-
-def _some_answered(arm: ArmPlan, found: Mapping[str, Answer]) -> None:
-    """Whether anything was answered at all: comparing nothing would say something about pairs, not about what went wrong.
-
-    Raises:
-        AligntaxError: with the reason of most failures.
-    """
-    failed = failures(found)
-    if failed and sum(failed.values()) == len(arm.requests):
-        why, count = failed.most_common(1)[0]
-        raise AligntaxError(
-            f"{printable(arm.name)} gave no answer to any of {len(arm.requests):,} requests; {count:,} times: {printable(why)}"
-        )
-
-
-def failures(found: Mapping[str, Answer]) -> Counter[str]:
-    """How often what went wrong."""
-    return Counter(answer.why for answer in found.values() if isinstance(answer, Failure))
 
 
 def _told(arm: ArmPlan, found: Mapping[str, Answer]) -> list[str]:

@@ -33,7 +33,7 @@ def fours(study: Study) -> Iterator[Four]:
         return
     for arm in study.arms:
         chat = _asked_by(study, arm, "chat")
-        if arm.model != base.model and arm.elicitation is not None and arm.elicitation.template == "raw" and chat is not None:
+        if arm.model != base.model and arm.elicitation == base.elicitation and chat is not None:  # guards and shots are no weights
             yield base.name, base_chat.name, arm.name, chat.name
 
 

@@ -6,9 +6,10 @@ import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from aligntax.core.errors import InputError
+from aligntax.core.guards import Guard, check_names, from_file
 from aligntax.core.items import Task
 from aligntax.core.study import Elicitation, Frozen, check_tree
 from aligntax.core.words import printable
@@ -22,7 +23,7 @@ MAX_BYTES = 4 * 2**20
 
 
 class ArmEntry(Frozen):
-    """One arm: its model, how it is asked, and the arm it was made from."""
+    """One arm: its model, how it is asked, what guards it, and the arm it was made from."""
 
     model: str
     parent: str | None = None
@@ -33,6 +34,13 @@ class ArmEntry(Frozen):
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     trials: Annotated[int, Field(ge=1, le=10_000)] = 1
+    guards: tuple[Annotated[Guard, BeforeValidator(from_file)], ...] = ()
+    instead: str | None = None
+
+    @model_validator(mode="after")
+    def _guards_go_together(self) -> ArmEntry:
+        check_names(self.guards, self.instead)
+        return self
 
 
 class TaskEntry(Frozen):
@@ -65,6 +73,13 @@ class LatencyEntry(Frozen):
     rounds: Annotated[int, Field(ge=1, le=1000)] = 3
 
 
+class JudgeEntry(Frozen):
+    """The model that says what was refused, and by which rubric."""
+
+    model: str
+    rubric: str = "xstest"
+
+
 class StudyFile(Frozen):
     """The whole file."""
 
@@ -75,6 +90,7 @@ class StudyFile(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     analysis: AnalysisEntry = AnalysisEntry()
     latency: LatencyEntry | None = None
+    judge: JudgeEntry | None = None
 
     def specs(self) -> list[ArmSpec]:
         """The arms, the baseline first.
@@ -91,7 +107,7 @@ class StudyFile(Frozen):
         return [ArmSpec(name, parents[name], parse(self.arms[name].model), self._how(self.arms[name])) for name in names]
 
     def _how(self, arm: ArmEntry) -> Elicitation:
-        return Elicitation(**arm.model_dump(exclude={"model", "parent"}), seed=self.seed)
+        return Elicitation(**{key: value for key, value in arm if key not in ("model", "parent")}, seed=self.seed)
 
 
 def read_study(path: Path) -> StudyFile:
@@ -116,7 +132,9 @@ def read_study(path: Path) -> StudyFile:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         found = "" if first["type"] == "missing" else f"; found {printable(reprlib.repr(first['input']))[:80]}"
-        raise InputError(f"{where}: {printable(place)}: {printable(first['msg'])}{found}") from None
+        if first["type"] == "value_error":  # a sentence of ours, which says what was found
+            found = ""
+        raise InputError(f"{where}: {printable(place)}: {printable(first['msg']).removeprefix('Value error, ')}{found}") from None
 
 
 def tasks_of(study: StudyFile, beside: Path) -> tuple[list[tuple[Task, int | None]], dict[str, str]]:
