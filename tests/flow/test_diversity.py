@@ -99,6 +99,14 @@ def test_across_prompts_in_blocks(tmp_path: Path) -> None:
     assert of(ledger, "vendi_tfidf,across prompts").candidate_value == pytest.approx(1.0)
 
 
+def test_a_stage_without_the_task_costs_the_others_nothing(tmp_path: Path) -> None:
+    texts = ["a b c", "d e f"]
+    base, tuned = (log(tmp_path / f"{side}.jsonl", ((q, texts) for q in names(8)), task="chat") for side in "ab")
+    between = log(tmp_path / "c.jsonl", ((q, texts) for q in names(8)), task="other")
+    ledger = aligntax.diff(base, tuned, stages=[("sft", between)])
+    assert [e.n for e in ledger if e.metric == "distinct_1,per prompt" and e.pair == ("base", "candidate")] == [8]
+
+
 def test_row_order_and_company_do_not_matter(tmp_path: Path) -> None:
     rng = random.Random(3)
     said = [(q, [" ".join(rng.choices("abcdefg", k=6)) for _ in range(3)]) for q in names(60)]

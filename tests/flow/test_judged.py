@@ -78,6 +78,13 @@ def test_a_metric_that_is_not_there(tmp_path: Path) -> None:
         aligntax.diff(path, path, judges={"model": "people"})
 
 
+def test_labels_of_other_tasks_correct_nothing(tmp_path: Path) -> None:
+    rows = [{"task": "a", "item": i, "metric": "judge", "score": 1} for i in range(9)]
+    path = write_csv(tmp_path / "a.csv", rows + [{"task": "b", "item": i, "metric": "people", "score": 1} for i in range(9)])
+    with pytest.raises(InputError, match="no task of any arm has both judge and people"):
+        aligntax.diff(path, path, judges={"judge": "people"})
+
+
 def annotations(path: Path, wins: np.ndarray, longer: np.ndarray) -> Path:
     rows = [
         {"instruction": f"do {i}", "output_1": "x" * 300, "output_2": "y" * int(300 + extra), "generator_1": "reference", "generator_2": path.stem,

@@ -66,7 +66,7 @@ def _table(sure: MetricTable, right: MetricTable, items: Items) -> list[MetricTa
     if not facts:
         return []
     chain = sure.metric.partition(",")[2]
-    planned = {arm: sure.arms[arm].planned & np.isin(items.task, list(facts)) for arm in arms}
+    planned = {arm: sure.arms[arm].planned & np.isin(items.task, [t for t, of in told if of == arm]) for arm in arms}
     scores = {arm: item_values(values[arm], planned[arm]) for arm in arms}
     name = f"{SQUARED},{chain}" if chain else SQUARED
     return [MetricTable(name, scores, facts, kind="calibration", derived=True, told=told, checks=checks)]

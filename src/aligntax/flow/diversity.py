@@ -130,7 +130,7 @@ def _common(sides: Mapping[str, _Texts]) -> dict[str, _Texts]:
 
 @dataclass(frozen=True)
 class _Slice:
-    """Texts measured together: which ones, (T,), and the group of each; ``item_group`` (N,) is the group whose value an item takes, -1 none."""
+    """Texts measured together: which ones, and the group of each, (T,)."""
 
     at: IntArray
     group: IntArray
@@ -179,13 +179,13 @@ class _Filled:
     metric: str
     groups: IntArray | None
     values: dict[str, FloatArray]
-    planned: BoolArray
+    planned: dict[str, BoolArray]
     facts: dict[int, MetricFacts]
     told: dict[tuple[int, str], dict[str, Detail]]
     checks: dict[int, list[str]]
 
     def table(self) -> MetricTable:
-        arms = {arm: item_values(of, self.planned) for arm, of in self.values.items()}
+        arms = {arm: item_values(of, self.planned[arm]) for arm, of in self.values.items()}
         return MetricTable(
             self.metric, arms, self.facts, kind="diversity", derived=True, groups=self.groups, grouped=f"block of {BLOCK} prompts",
             told=self.told, checks=self.checks,
@@ -208,14 +208,14 @@ def _fill(
         filled = out.get(full)
         if filled is None:
             groups = np.full(count, -1, dtype=np.int64) if how == ACROSS else None
-            filled = out[full] = _Filled(full, groups, {}, np.zeros(count, dtype=np.bool_), {}, {}, {})
-        filled.planned |= has
+            filled = out[full] = _Filled(full, groups, {}, {}, {}, {}, {})
         if filled.groups is not None:
             filled.groups[has] = owner[has] + int(filled.groups.max(initial=-1)) + 1
         filled.facts[task] = MetricFacts(metric.unit, higher_is_better=metric.higher, scale=metric.scale, strict=False)
         filled.checks[task] = [_said(how, item, slices)]
         for arm, of in found.items():
             filled.values.setdefault(arm, np.full(count, np.nan))[has] = of.values[name][owner[has]]
+            filled.planned.setdefault(arm, np.zeros(count, dtype=np.bool_))[has] = True
             told: dict[str, Detail] = {"share_of_words_compared": of.compared / of.words if of.words else None}
             if name in of.written:
                 plain = of.written[name]

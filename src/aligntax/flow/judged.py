@@ -33,7 +33,7 @@ def corrected_tables(tables: Sequence[MetricTable], items: Items, judges: Mappin
         level: of the intervals of each arm's rate, in the details.
 
     Raises:
-        InputError: if there is no such metric.
+        InputError: if there is no such metric, or nothing has both.
     """
     known = {table.metric: table for table in tables}
     out = []
@@ -63,7 +63,11 @@ def _corrected(judge: MetricTable, truth: MetricTable, items: Items, level: floa
             values[arm][mask] = corrected_items(judge.arms[arm].mean[mask], labels)
             told[task, arm], doubt = _rates(judge.arms[arm].mean[mask], labels, level)
             checks[task] += [f"{printable(arm)}: {doubt}"] if doubt else []
-    planned = {arm: judge.arms[arm].planned & np.isin(items.task, list(facts)) for arm in values}
+    if not told:
+        raise InputError(
+            f"no task of any arm has both {printable(judge.metric)} and {printable(truth.metric)}, as shares: there is nothing to correct with"
+        )
+    planned = {arm: judge.arms[arm].planned & np.isin(items.task, [t for t, of in told if of == arm]) for arm in values}
     arms = {arm: item_values(of, planned[arm]) for arm, of in values.items()}
     return MetricTable(f"{judge.metric} corrected by {truth.metric}", arms, facts, derived=True, told=told, checks=checks)
 
@@ -131,7 +135,10 @@ def length_controlled_tables(tables: Sequence[MetricTable], items: Items, level:
                     f"{printable(arm)}: its answers are always the longer ones or always the shorter: equal lengths lie beyond what was seen"
                 )
         facts[task] = MetricFacts("fraction", wins.facts[task].higher_is_better, None, strict=False)
-    planned = {arm: wins.arms[arm].planned & np.isin(items.task, list(facts)) for arm in values}
+    kept = [table for table in tables if table.metric != LENGTHS]
+    if not told:
+        return kept
+    planned = {arm: wins.arms[arm].planned & np.isin(items.task, [t for t, of in told if of == arm]) for arm in values}
     arms = {arm: item_values(of, planned[arm]) for arm, of in values.items()}
     controlled = MetricTable(f"{WINS}, length-controlled", arms, facts, derived=True, told=told, checks=checks)
-    return [*(table for table in tables if table.metric != LENGTHS), controlled]
+    return [*kept, controlled]
