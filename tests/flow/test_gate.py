@@ -322,3 +322,17 @@ def test_the_commands(tmp_path: Path, aligntax: Run, monkeypatch: pytest.MonkeyP
     ):
         wrong = aligntax("plan-size", "--lose-at-most", *arguments)
         assert (wrong.returncode, wrong.stdout) == (2, ""), arguments
+
+
+@pytest.mark.parametrize(("most", "status"), [(20_000, "exceeded"), (23_000, "within")])
+@pytest.mark.parametrize("rule", ["ruled_out", "not_shown"])
+def test_what_was_spent_is_known(tmp_path: Path, most: float, status: str, rule: str) -> None:
+    rows = [{"item": i, "score": i % 2} for i in range(40)]
+    costs = tmp_path / "costs.yaml"
+    costs.write_text(
+        "currency: USD\nstages:\n  candidate: {hours: 12, devices: 8, price_per_device_hour: 2.5, labels: 33000, price_per_label: 0.67}\n"
+    )
+    ledger = aligntax.diff(table(tmp_path / "a.csv", rows), table(tmp_path / "b.csv", rows), costs=costs)
+    (held,) = gate(ledger, MAIN, budget({"kind": "development", "metric": "price", "lose_at_most": most, "rule": rule})).held
+    assert held.status == status
+    assert "what was spent is known" in held.reason
