@@ -82,7 +82,7 @@ def diversity_tables(
     Raises:
         InputError: if it was asked for, and there is nothing to measure.
     """
-    if wanted is False:
+    if wanted is False or (wanted is None and embed is None and not any(rows.has_trials(arm.number) for arm in rows.arms)):
         return []
     chosen = set().union(*(one.chosen for one in facts))
     tasks = [t for t, name in enumerate(items.tasks) if name not in chosen]

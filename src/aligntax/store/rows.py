@@ -339,6 +339,10 @@ class Rows:
         value = np.ma.filled(np.ma.asarray(found["value"], dtype=np.float64), np.nan)
         return MetricRows(self._index[k][found["sample"]], value, np.asarray(found["outcome"], dtype=np.uint8))
 
+    def has_trials(self, k: int) -> bool:
+        """Whether an arm was asked anything more than once."""
+        return self._one(f"SELECT 1 FROM samples_{k} WHERE trial > 0 LIMIT 1") is not None
+
     def answers(self, k: int, tasks: Sequence[str]) -> tuple[IntArray, IntArray, list[str]]:
         """Texts that an arm answered with: (M,) item index, (M,) trial, and the M answers, by item and trial; failures are left out."""
         found = self.con.execute(
