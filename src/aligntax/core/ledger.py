@@ -115,7 +115,7 @@ class Ledger(Frozen):
 
     def find(self, task: str, metric: str | None = None, candidate: str | None = None, baseline: str | None = None) -> Entry:
         """The one entry with these keys; None matches anything. Without a metric, a task's own score goes before what is measured beside it
-        (calibration, consistency, diversity, latency, format, divergence).
+        (calibration, consistency, diversity, latency, format, divergence) or made of its answers (refusals by rule, corrected judges).
 
         Raises:
             KeyError: if no entry or more than one fits.
@@ -123,7 +123,7 @@ class Ledger(Frozen):
         wanted = {"task": task, "metric": metric, "candidate": candidate, "baseline": baseline}
         fits = [e for e in self if all(v is None or getattr(e, k) == v for k, v in wanted.items())]
         if metric is None and len(fits) > 1:
-            fits = [e for e in fits if e.kind not in BESIDE] or fits
+            fits = [e for e in fits if e.kind not in BESIDE and "derived" not in e.details] or fits
         if len(fits) != 1:
             tasks = ", ".join(dict.fromkeys(f"{e.task} ({e.metric}, {e.baseline} -> {e.candidate})" for e in self))
             raise KeyError(f"{len(fits)} entries fit {wanted}; the ledger has: {tasks}")

@@ -155,6 +155,9 @@ class _MetricComparison:
         if self.table.groups is None:
             out += self._groups(totals, baseline, candidate)
         out += self._averages(totals, baseline, candidate)
+        if self.table.derived:
+            for one in out:
+                one.details["derived"] = 1
         return out
 
     # -- tasks ------------------------------------------------------------------------------------------------
