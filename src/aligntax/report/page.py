@@ -192,8 +192,9 @@ def _prices(ledger: Ledger, pair: tuple[str, str]) -> list[tuple[str, list[str]]
     out: list[tuple[str, list[str]]] = []
     for one in exchange(ledger):
         if one.pair == pair:
-            for bought in dict.fromkeys(id(r.bought) for r in one.rates):
-                rates = [r for r in one.rates if id(r.bought) == bought]
+            told = [r for r in one.rates if "derived" not in r.bought.details] or list(one.rates)  # a task's own score before the rule's
+            for bought in dict.fromkeys(id(r.bought) for r in told):
+                rates = [r for r in told if id(r.bought) == bought]
                 out.append((bought_sentence(rates[0].bought), [rate_sentence(r) for r in rates[:MAX_RATES]]))
             out += [(f"{name_of(entry)}: {printable(why)}.", []) for entry, why in one.not_bought]
     return out[:MAX_RATES]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_PAIRS = 3
 """Pairs of arms with a table of their own; more are put side by side."""
+MAX_ACROSS = 4
+"""Arms beside each other where one table holds several metrics."""
 LEFT_OUT = frozenset({"kl(baseline||candidate)", "js", "k3(candidate||baseline)"})
 """Further measures of a divergence, which the ledger and the report have."""
 MAX_EXPLAINED = 12
@@ -87,7 +89,10 @@ def _matrices(ledger: Ledger) -> list[RenderableType]:
             continue  # a single edge; the report and 'show --all' have it
         unit, kind = next(iter(cells.values())).unit, key[1].replace("_", " ")
         title = f"from {key[0]}: {key[2]} ({kind}), changes in {change_unit(unit)}" if key[2] else f"from {key[0]}: {kind}"
-        parts += [Text(printable(title), style="bold"), _matrix(cells, candidates), Text("")]
+        # Metrics of several units have longer names and cells: fewer arms stand beside each other.
+        across = len(candidates) if key[2] else MAX_ACROSS
+        for first in range(0, len(candidates), across):
+            parts += [Text(printable(title), style="bold"), _matrix(cells, candidates[first : first + across]), Text("")]
     return parts
 
 
@@ -108,14 +113,16 @@ def _matrix(cells: Mapping[tuple[str, str], Entry], candidates: Sequence[str]) -
 
 def _row_name(entry: Entry) -> str:
     """A task; with its metric where one table holds several."""
-    return entry.task if metric_of_section(entry) else f"{entry.task}: {entry.metric}"
+    if metric_of_section(entry):
+        return entry.task
+    unit = change_unit(entry.unit)
+    return f"{entry.task}: {entry.metric}" + ("" if unit == "points" else f" ({unit})")
 
 
 def _cell(entry: Entry) -> Text:
     row = entry_row(entry)
     word = {"no tax": "no tax", "undetermined": "?", "-": ""}.get(row.verdict, row.verdict)
-    change = row.change.removesuffix(change_unit(entry.unit)).strip() if metric_of_section(entry) else row.change.removesuffix(" points")
-    return Text(f"{change} {word}".strip(), style=_STYLES.get(row.verdict, ""))
+    return Text(f"{row.change.removesuffix(change_unit(entry.unit)).strip()} {word}".strip(), style=_STYLES.get(row.verdict, ""))
 
 
 def _table(entries: Sequence[Entry]) -> Table:
