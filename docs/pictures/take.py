@@ -3,7 +3,8 @@
 Every RUN is a run folder; what it has no section for is passed over. Pictures go beside this file, as NAME-STATE.png. Those here are of
 
     logs=RUN=light,dark,phone,items,methods                                         the first recipe of the README
-    demo=RUN=light,phone-chart,stages,split,divergence,outcomes,print               make demo
+    demo=RUN=light,phone-chart,stages,split,divergence,outcomes,print,plane,calibration     make demo
+    timed=RUN=latency               aligntax measure lab:base lab:clumsy --stage sft=lab:sft --template raw --latency 8 --latency-rounds 2, five tasks
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ STATES: list[tuple[str, dict[str, Any], Callable[[Page], bool]]] = [
     ("stages", {"viewport": DESK}, at("#stages")),
     ("split", {"viewport": DESK}, at("#split")),
     ("divergence", {"viewport": DESK}, at("#divergence")),
+    ("plane", {"viewport": DESK}, at("#plane")),
+    ("calibration", {"viewport": DESK}, at("#reliability")),
+    ("latency", {"viewport": DESK}, at("#latency")),
     ("items", {"viewport": DESK}, one_item),
     ("outcomes", {"viewport": DESK}, at("#outcomes")),
     ("methods", {"viewport": DESK}, formula),
