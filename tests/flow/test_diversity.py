@@ -13,6 +13,7 @@ import pytest
 import aligntax
 from aligntax.core.errors import InputError
 from aligntax.core.ledger import Entry, Ledger
+from tests.conftest import need
 from tests.flow.test_retained import lm_eval_log
 
 Answers = Iterable[tuple[str, Sequence[str | None]]]
@@ -154,6 +155,27 @@ def test_identical_models_differ_as_often_as_they_should(tmp_path: Path) -> None
     shares = {metric: round(float(np.mean(of)), 3) for metric, of in out.items()}
     print(shares)  # noqa: T201 - for docs/validation.md
     assert all(0.01 <= share <= 0.09 for share in shares.values()), shares
+
+
+def test_an_embedded_model_without_its_chance(tmp_path: Path) -> None:
+    """One model drawn from, and asked for its likeliest answer: four answers, and one answer four times. In vectors of its own as well."""
+    need("torch", "models")
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "baseline: drawn\narms:\n  drawn: {model: 'lab:base', template: chat, trials: 4, temperature: 1}\n"
+        "  sure: {model: 'lab:base', template: chat, trials: 4, temperature: 0, parent: drawn}\n"
+        "tasks: [{use: lab/accounts, limit: 12}]\nanalysis: {embedder: 'lab:base'}\n"
+    )
+    ledger = aligntax.run(study, divergence=False)
+    for metric, sure in (("vendi_embedding", 1.0), ("distance_embedding", 0.0), ("self_bleu", 1.0), ("distinct_2", None)):
+        entry = of(ledger, f"{metric},per prompt")
+        assert sure is None or entry.candidate_value == pytest.approx(sure, abs=1e-6), metric
+        assert (entry.cost or 0.0) > 0
+        assert entry.p_value is not None
+        assert entry.p_value < 0.01
+    assert of(ledger, "self_bleu,per prompt").verdict == of(ledger, "distinct_2,per prompt").verdict == "tax"
+    again = next(e for e in ledger if e.metric == "same answer in two trials")
+    assert (again.candidate_value, again.verdict) == (1.0, "gain")
 
 
 def test_an_embedder_that_was_left_out(tmp_path: Path) -> None:
