@@ -141,13 +141,14 @@ def frontier(ledger: Ledger, level: float = 0.95) -> Frontier:
 
 
 def plane(study: Study, ledger: Ledger, across: Coordinate | None = None, up: Coordinate | None = None) -> Plane | None:
-    """The arms in two coordinates; by default safety across and performance up, of each the first mean over tasks, or the first task.
+    """The arms in two coordinates; by default safety across and performance up, of each a task's own score before what is made of it, a mean over tasks
+    before a task, and what rests on the most items.
 
     None where no arm has both. Arms that lack one of them are left out.
     """
     by_arm = _by_arm(ledger)
-    keys = list(dict.fromkeys(key for of in by_arm.values() for key in of))
-    across, up = across or _first(keys, "safety"), up or _first(keys, "performance")
+    entries = {key: entry for of in by_arm.values() for key, entry in of.items()}
+    across, up = across or _widest(entries, "safety"), up or _widest(entries, "performance")
     having = {arm: of for arm, of in by_arm.items() if across in of and up in of}
     if across is None or up is None or not having:
         return None
@@ -155,8 +156,8 @@ def plane(study: Study, ledger: Ledger, across: Coordinate | None = None, up: Co
     still = Place(0.0, None, None)
     points = [PlanePoint(ledger.baseline, None, still, still)]
     points += [PlanePoint(arm, parents.get(arm), place_of(of[across]), place_of(of[up])) for arm, of in having.items()]
-    entries = next(iter(having.values()))
-    return Plane(across, up, (entries[across].unit, entries[up].unit), tuple(points))
+    one = next(iter(having.values()))
+    return Plane(across, up, (one[across].unit, one[up].unit), tuple(points))
 
 
 def place_of(entry: Entry) -> Place:
@@ -182,9 +183,9 @@ def _key(entry: Entry) -> Coordinate:
     return entry.kind, entry.metric, entry.task
 
 
-def _first(keys: list[Coordinate], kind: str) -> Coordinate | None:
-    of = sorted((key for key in keys if key[0] == kind), key=lambda key: key[2] != MEAN_OVER_TASKS)
-    return of[0] if of else None
+def _widest(entries: Mapping[Coordinate, Entry], kind: str) -> Coordinate | None:
+    of = {key: e for key, e in entries.items() if key[0] == kind}
+    return min(of, key=lambda key: ("derived" in of[key].details, key[2] != MEAN_OVER_TASKS, -of[key].n), default=None)
 
 
 def _step(
