@@ -236,6 +236,16 @@ def test_an_answer_that_failed_is_no_fault_of_a_guard(tasks: Path) -> None:
         assert found.ledger.find("harmful", "exact_match,none").outcomes["guarded"] == {"scored": 24}
 
 
+def test_a_failure_that_no_guard_blocked_is_no_answer(tasks: Path) -> None:
+    """The input guard read the question and passed it: that sample has a score of the guard's, and still nothing was answered."""
+    base = KnownModel("base", lambda prompt: Failure("it was down") if "acid 5" in prompt else helpful(prompt))
+    with study(tasks, {"bare": (), "guarded": (WORDS,)}, base=base, of=("harmful",)) as found:
+        assert found.ledger.find("harmful", "blocked").n == 24
+        entry = found.ledger.find("harmful", "any_refusal,rule")
+        assert (entry.n, entry.baseline_value) == (23, 0.0)
+        assert found.ledger.find("harmful", "exact_match,none").detail("identical_replies") == 11  # not the two failures
+
+
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
@@ -315,6 +325,7 @@ def test_the_cost_of_guards_is_what_the_user_waits_for(tasks: Path) -> None:
     assert after["time_per_output_token"] is None
     assert of["after"]["request_latency"].baseline_value == pytest.approx(0.12)
     assert of["after"]["guard_seconds"].baseline_value == 0.0
+    assert not [check for check in of["after"]["guard_seconds"].checks if "written as 0" in check]
     assert of["after"]["guard_seconds"].higher_is_better is False
     assert "guard_tokens" not in {metric for metric, entry in of["after"].items() if entry.change is not None}  # nobody told what it read
     assert facts["guards"].startswith("one after the other: the model, judge; whoever blocks ends it")

@@ -81,6 +81,9 @@ UNITS: dict[str, str] = {
 }
 """Units of what a request costs, by metric; all of them are of the kind ``latency``."""
 
+OF_GUARDS = frozenset({"guard_seconds", "guard_tokens", "model_seconds"})
+"""What a request's time and tokens are made of where arms have guards; one that was not reached takes nothing."""
+
 NATS = frozenset({"log_loss"})
 """Metrics in nats."""
 

@@ -319,11 +319,11 @@ def _shown(got: Sequence[Sequence[Answer]], question: Question) -> str | None:
         if isinstance(only, Generated):
             return only.text
         if isinstance(only, Failure):
-            return f"failed: {only.why}"
+            return None  # never an answer, whatever else is known of the sample
         return f"log-likelihood {only.total:.4f}" if isinstance(only, Scored) else None
     scored = [a.total if isinstance(a, Scored) else float("nan") for a in first]
     if not scored or any(x != x for x in scored):
-        return next((f"failed: {a.why}" for a in first if isinstance(a, Failure)), None)
+        return None
     best = max(range(len(scored)), key=scored.__getitem__)
     want = question.wants[0]
     text = want.choices[best].strip() if isinstance(want, Choose) else f"choice {best}"

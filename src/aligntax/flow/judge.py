@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from aligntax.core.kinds import NO_BETTER_SIDE, default_margin
+from aligntax.core.kinds import NO_BETTER_SIDE, OF_GUARDS, default_margin
 from aligntax.core.ledger import Detail, Entry
 from aligntax.core.study import Analysis
 from aligntax.flow import checks as words
@@ -273,7 +273,8 @@ def _latency_details(out: Draft, base: Side, cand: Side, codes: IntArray | None,
         out.details[f"distribution_{name}"] = [float(x) for x in np.quantile(side.mean, _SHARES)]
     short = {name: out.details.get(f"{name}_items_needed") for name in ("p95", "p99")}
     out.checks += words.few_for_quantiles({name: int(n) for name, n in short.items() if isinstance(n, int)}, len(base.mean))
-    out.checks += words.zeros(int((base.mean == 0).sum()), int((cand.mean == 0).sum()), out.facts.unit)
+    if out.metric.split(",", 1)[0] not in OF_GUARDS:  # an arm without guards spends nothing on them
+        out.checks += words.zeros(int((base.mean == 0).sum()), int((cand.mean == 0).sum()), out.facts.unit)
 
 
 def _trial_details(out: Draft, base: Side, cand: Side, d: FloatArray, *, single: bool) -> None:
