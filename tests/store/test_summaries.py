@@ -293,3 +293,10 @@ def test_answers_that_nobody_could_read_count_as_they_do_in_pairs(tmp_path: Path
     assert entry.baseline_value == paired.baseline_value == pytest.approx(60 / 90)
     assert entry.details["n_baseline"] == paired.n == 90
     assert "se_candidate" not in entry.details
+
+
+@pytest.mark.parametrize("asked", [{"diversity": True}, {"rewordings": True}, {"judges": {"a": "b"}}])
+def test_what_takes_answers_is_refused_of_summaries(tmp_path: Path, asked: dict[str, Any]) -> None:
+    path = results(tmp_path / "results_2026-01-01T00-00-00.json", {"arc": {"acc,none": 0.6}})
+    with pytest.raises(InputError, match="base has no samples, and so no answers; leave --"):
+        aligntax.diff(path, path, **asked)

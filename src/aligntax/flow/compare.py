@@ -170,8 +170,6 @@ class _MetricComparison:
         for side, arm in (("baseline", baseline), ("candidate", candidate)):
             out.details |= {f"{key}_{side}": value for key, value in self.table.told.get((task, arm), {}).items()}
         out.checks += self.table.checks.get(task, ())
-        if self.table.derived:
-            return out
         pair_notes = self.notes.pairs.get((baseline, candidate), PairNotes())
         if name in pair_notes.replies:
             n, same = pair_notes.replies[name]

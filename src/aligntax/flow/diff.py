@@ -283,6 +283,16 @@ def _compare_summaries(study: Study, rows: Rows, given: Mapping[str, list[Summar
     if study.analysis.cluster is not None or study.analysis.by is not None:
         without = next(name for name in given)
         raise InputError(f"{printable(without)} has no samples, and so neither sources nor subgroups; leave --cluster and --by out")
+    analysis = study.analysis
+    asked = {
+        "--diversity": analysis.diversity,
+        "--embedder": analysis.embedder,
+        "--rewordings": analysis.rewordings,
+        "--judge": analysis.judges,
+    }
+    if needed := [option for option, value in asked.items() if value]:
+        without = next(name for name in given)
+        raise InputError(f"{printable(without)} has no samples, and so no answers; leave {' and '.join(needed)} out")
     arms = {arm.name: given.get(arm.name) or summarised(rows, arm.number) for arm in rows.arms}
     directions: dict[tuple[str, str], bool] = {}
     for arm in rows.arms:
