@@ -16,6 +16,7 @@ import torch
 from aligntax.core.errors import InputError
 from aligntax.core.words import printable
 from aligntax.models.hf import content_key, load_config, load_tokenizer, local_folder, pick_device
+from aligntax.models.local import loading
 from aligntax.models.references import parse
 
 BATCH_TOKENS = 2**14
@@ -57,21 +58,11 @@ def open_embedder(name: str, device: str = "auto") -> tuple[str, Embed]:
 
 def _load(folder: Path, device: str) -> Any:
     from transformers import AutoModel
-    from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
+    with loading(folder):
         model, found = AutoModel.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # noqa: BLE001 - the library raises almost anything on a broken file
-        raise InputError(f"{printable(str(folder))} cannot be loaded as a model: {printable(str(error))[:300]}") from None
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
     # The library fills gaps with random weights. A pooler is not used here, and encoders are stored without.
     gaps = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in found.get(kind) or () if "pooler" not in str(key))
     if gaps:

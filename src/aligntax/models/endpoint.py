@@ -18,7 +18,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from email.utils import parsedate_to_datetime
@@ -648,7 +648,7 @@ class Endpoint:
         """Server-sent events (the lines ``data: JSON`` and at last ``data: [DONE]``), read up to a limit."""
         content = json.dumps(body).encode()
         headers = {**_JSON, "Accept": "text/event-stream"}
-        try:
+        with self._faults():
             async with asyncio.timeout(self._timeout):
                 stream = _Stream(spoken)
                 async with call.client.stream("POST", url, content=content, headers=headers) as response:
@@ -666,13 +666,6 @@ class Endpoint:
                         self._judged(response, bytes(data))
                         kind = self._clean(response.headers.get("Content-Type", "")) or "nothing named"
                         raise _NoAnswerError(f"it does not stream: events were asked for, and {kind} came")
-        except TimeoutError:
-            raise _NoAnswerError(f"there was no answer within {self._timeout:g} s", again=True, down=True) from None
-        except httpx2.TransportError as error:
-            why = self._clean(str(error)) or "no reason given"
-            raise _NoAnswerError(f"the connection failed ({type(error).__name__}: {why})", again=True, down=True) from None
-        except httpx2.DecodingError:
-            raise _NoAnswerError("the answer cannot be decompressed", again=True) from None
         if stream.error is not None:
             raise _NoAnswerError(f"the stream ended with an error: {self._clean(stream.error)}", again=True)
         if stream.total == 0:
@@ -760,7 +753,7 @@ class Endpoint:
     async def _once(self, call: _Call, method: str, url: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         # Encoded here: half of a surrogate pair, which a text may hold, is sent as an escape.
         content = None if body is None else json.dumps(body).encode()
-        try:
+        with self._faults():
             async with asyncio.timeout(self._timeout), call.client.stream(method, url, content=content, headers=_JSON) as response:
                 data = bytearray()
                 async for chunk in response.aiter_bytes():
@@ -768,6 +761,12 @@ class Endpoint:
                     if len(data) > MAX_BODY:
                         raise _NoAnswerError(f"the answer is longer than {MAX_BODY:,} bytes")
                 return self._judged(response, bytes(data))
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """What can go wrong between here and a server, in words."""
+        try:
+            yield
         except TimeoutError:
             raise _NoAnswerError(f"there was no answer within {self._timeout:g} s", again=True, down=True) from None
         except httpx2.TransportError as error:

@@ -7,6 +7,7 @@ answer is the same alone and in company (up to float32 noise in near-ties).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,28 @@ def choose(logprobs: torch.Tensor, request: Request, draws: torch.Generator) -> 
     return int(torch.multinomial(probs, 1, generator=draws))
 
 
+@contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """While a folder is loaded transformers says nothing, and whatever it raises is one sentence.
+
+    Raises:
+        InputError: if it cannot be loaded.
+    """
+    from transformers.utils import logging
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the libraries raise almost anything on a broken file
+        raise InputError(f"{printable(str(folder))} cannot be loaded as a model: {printable(str(error))[:300]}") from None
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
 class LocalModel:
     """A causal language model with its tokenizer."""
 
@@ -97,25 +120,15 @@ class LocalModel:
             InputError: if the folder is not a complete model.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
 
         if not (folder / "config.json").is_file():
             raise InputError(f"{printable(str(folder))} is no model folder (no config.json)")
-        bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-        logging.set_verbosity(logging.CRITICAL)
-        logging.disable_progress_bar()
-        try:
+        with loading(folder):
             options = {"local_files_only": True, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             model, found = AutoModelForCausalLM.from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, dtype=dtype, **options
             )
-        except Exception as error:  # noqa: BLE001 - the libraries raise almost anything on a broken file
-            raise InputError(f"{printable(str(folder))} cannot be loaded as a model: {printable(str(error))[:300]}") from None
-        finally:
-            logging.set_verbosity(level)
-            if bars:
-                logging.enable_progress_bar()
         # The library fills gaps with random weights; a model with gaps is no model.
         gaps = [str(key) for kind in ("missing_keys", "mismatched_keys", "error_msgs") for key in sorted(map(str, found.get(kind) or ()))]
         if gaps:

@@ -129,13 +129,18 @@ def svg(plot: Plot) -> str:
     Raises:
         ValueError: whatever the drawing engine raises.
     """
+    return drawn(chart(plot))
+
+
+def drawn(chart: altair.LayerChart) -> str:
+    """A chart as an SVG string."""
     import vl_convert
     from altair.utils.schemapi import debug_mode
 
     with debug_mode(False):  # the tests check the same specifications against the schema; here that would take as long as drawing
-        spec = chart(plot).to_dict(validate=False)
-    drawn: str = vl_convert.vegalite_to_svg(json.dumps(spec))
-    return drawn
+        spec = chart.to_dict(validate=False)
+    svg: str = vl_convert.vegalite_to_svg(json.dumps(spec))
+    return svg
 
 
 def chart(plot: Plot) -> altair.LayerChart:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aligntax.core.ledger import Entry
 from aligntax.core.words import cut, printable, scale_of
-from aligntax.report.charts import styled, unit_text
+from aligntax.report.charts import drawn, styled, unit_text
 
 if TYPE_CHECKING:
     import altair
@@ -89,13 +89,7 @@ def svg(curves: Curves) -> str:
     Raises:
         ValueError: whatever the drawing engine raises.
     """
-    import vl_convert
-    from altair.utils.schemapi import debug_mode
-
-    with debug_mode(False):
-        spec = chart(curves).to_dict(validate=False)
-    drawn: str = vl_convert.vegalite_to_svg(json.dumps(spec))
-    return drawn
+    return drawn(chart(curves))
 
 
 def chart(curves: Curves) -> altair.LayerChart:

@@ -5,7 +5,6 @@ Colours are custom properties of the page (``var(--ink)``); names of arms are te
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log10
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from aligntax.core.words import cut, printable, scale_of
 from aligntax.flow.frontier import Coordinate, Frontier, Place, Plane
 from aligntax.flow.trend import SizeTrend
-from aligntax.report.charts import styled, unit_text
+from aligntax.report.charts import drawn, styled, unit_text
 
 if TYPE_CHECKING:
     import altair
@@ -137,13 +136,7 @@ def svg(drawing: Drawing) -> str:
     Raises:
         ValueError: whatever the drawing engine raises.
     """
-    import vl_convert
-    from altair.utils.schemapi import debug_mode
-
-    with debug_mode(False):  # the tests check the same specifications against the schema; here that would take as long as drawing
-        spec = chart(drawing).to_dict(validate=False)
-    drawn: str = vl_convert.vegalite_to_svg(json.dumps(spec))
-    return drawn
+    return drawn(chart(drawing))
 
 
 def chart(drawing: Drawing) -> altair.LayerChart:
