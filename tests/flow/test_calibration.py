@@ -18,7 +18,7 @@ from tests.support.tables import write_csv
 
 def choices(path: Path, surer: float, count: int = 600) -> Path:
     """An lm-eval log of a model that draws its belief from what is true: calibrated where ``surer`` is 1, too sure above."""
-    rng = random.Random(str(path))
+    rng = random.Random(path.name)  # not the whole path, which differs from run to run
     path.mkdir()
     rows = []
     for k in range(count):
@@ -34,14 +34,22 @@ def choices(path: Path, surer: float, count: int = 600) -> Path:
     return path
 
 
+def confidence_less_accuracy(log_: Path) -> float:
+    rows = [json.loads(line) for line in next(log_.iterdir()).read_text().splitlines()]
+    sure = [max(exp(x) for x, _ in row["filtered_resps"]) / sum(exp(x) for x, _ in row["filtered_resps"]) for row in rows]
+    return sum(sure) / len(rows) - sum(row["acc"] for row in rows) / len(rows)
+
+
 def test_a_model_that_became_too_sure(tmp_path: Path) -> None:
-    ledger = aligntax.diff(choices(tmp_path / "a", 1.0), choices(tmp_path / "b", 3.0))
+    surer = choices(tmp_path / "b", 3.0)
+    ledger = aligntax.diff(choices(tmp_path / "a", 1.0), surer)
     brier, error = ledger.find("quiz", "brier,none"), ledger.find("quiz", "calibration error, squared,none")
     assert {brier.kind, error.kind} == {"calibration"}
     assert brier.verdict == "tax"
     assert error.verdict == "tax"
     assert error.baseline_value == pytest.approx(0.0, abs=0.006)
-    assert error.detail("overconfidence_candidate") == pytest.approx(0.2, abs=0.08)
+    assert error.detail("overconfidence_candidate") == pytest.approx(confidence_less_accuracy(surer))
+    assert (error.detail("overconfidence_candidate") or 0) > 0.2
     assert abs(error.detail("overconfidence_baseline") or 0) < 0.05
     parts = [error.detail(f"{name}_candidate") or 0.0 for name in ("reliability", "resolution", "uncertainty", "within_bins")]
     assert brier.candidate_value == pytest.approx(parts[0] - parts[1] + parts[2] + parts[3])
