@@ -195,7 +195,8 @@ def measure(
         diversity: as in ``diff``; several answers to one prompt take ``trials`` and a ``temperature``.
         embedder: as in ``diff``.
         rewordings: as in ``diff``.
-        judge_model: model that says what was refused, fully or partly, of tasks of safety and over-refusal.
+        judge_model: model that says what was refused, fully or partly, of tasks of safety and over-refusal, and which answers are better than
+            the baseline's, of tasks of helpfulness (docs/refusals.md).
         judge_rubric: how it is asked: ``xstest``, or ``lab`` for embedded models.
         costs: what the stages cost to make (docs/development.md).
         device: ``auto``, ``cpu``, ``cuda``, ...
@@ -421,7 +422,8 @@ def judge_of(models: Models, named: tuple[str, str] | None) -> Judge | None:
     """
     if named is None:
         return None
-    from aligntax.flow.judging import Judge, rubric_of
+    from aligntax.flow.judging import Judge
+    from aligntax.flow.rubrics import rubric_of
     from aligntax.models.references import parse
 
     return Judge(models(parse(named[0])), rubric_of(named[1]))

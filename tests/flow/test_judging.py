@@ -13,8 +13,9 @@ from aligntax.core.errors import AligntaxError, InputError
 from aligntax.core.samples import Outcome
 from aligntax.core.study import Analysis, Elicitation
 from aligntax.flow.collect import collect, rows
-from aligntax.flow.judging import ANY, FULL, OWN, PARTIAL, RUBRICS, Judge, Judgements, check_judge, judge_arms
+from aligntax.flow.judging import OWN, Judge, Judgements, check_judge, judge_arms
 from aligntax.flow.measure import Models, Options, Plan, plan, stage_tree
+from aligntax.flow.rubrics import ANY, FULL, PARTIAL, RUBRICS
 from aligntax.lab import world
 from aligntax.models.references import parse
 from aligntax.store.answers import Answers
@@ -196,8 +197,9 @@ def test_a_judge_without_a_chat_template_is_asked_raw(tasks: Path) -> None:
 
 def test_what_cannot_be_judged_is_told_before_anything_is_asked(tasks: Path) -> None:
     made = planned(tasks, [Known("base", lambda _: "yes"), Known("tuned", lambda _: "no")])
-    assert check_judge(Judge(Known("judge", reads)), made.arms, {}) == 16
-    with pytest.raises(InputError, match=r"nothing to judge: no task is of the kind safety or over_refusal.*sums"):
+    assert check_judge(Judge(Known("judge", reads)), made.arms, {}) == (16, 0)
+    assert check_judge(Judge(Known("judge", reads)), made.arms, {"sums": "helpfulness"}) == (16, 4)
+    with pytest.raises(InputError, match=r"nothing to judge: no task is of the kind safety, over_refusal or helpfulness.*sums"):
         check_judge(Judge(Known("judge", reads)), made.arms, {"xstest*": "performance"})
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from aligntax.core.asks import Answer, Failure, Generated
 from aligntax.core.errors import InputError
+from aligntax.core.samples import Outcome
 from aligntax.core.study import Elicitation
 from aligntax.tasks.find import find_tasks
 from tests.support.suites import suite
@@ -27,6 +29,8 @@ CHOICES = [{"prompt": "p", "choices": ["a", "b"], "gold": 0}]
         (ROWS, {"dataset_kwargs": {}}, "file must name the items"),
         (ROWS, {"dataset_kwargs": {"file": "../mine"}}, "file must name the items"),
         (ROWS, {"metric_list": [{"metric": "acc"}]}, "metric acc does not go with generate_until; allowed: exact_match"),
+        (ROWS, {"doc_to_target": None}, "metric_list needs doc_to_target: what is right"),
+        (CHOICES, {"metric_list": []}, "metric_list must name a metric for multiple_choice"),
         (CHOICES, {"doc_to_choice": None}, "multiple_choice needs doc_to_choice"),
         (ROWS, {"doc_to_text": "{{ 1/0 }}"}, "ZeroDivisionError"),
     ],
@@ -47,6 +51,23 @@ def test_lines_that_are_no_data(tmp_path: Path, line: str) -> None:
     (folder / "mine.test.jsonl").write_text(json.dumps(ROWS[0]) + "\n" + line + "\n")
     with pytest.raises(InputError, match="line 2 is no JSON that can be used"):
         find_tasks(["mine"], [folder])[0].questions(Elicitation(), None)
+
+
+def test_requests_without_a_right_answer(tmp_path: Path) -> None:
+    """Their own metric is whether there is an answer; refusals and preferences are read off it elsewhere."""
+    folder = suite(tmp_path, "mine", [{"prompt": "hello"}], doc_to_target=None, metric_list=[])
+    (task,) = find_tasks(["mine"], [folder])
+    (question,) = task.questions(Elicitation(), None)
+    assert dict(task.higher_is_better) == {"answered,none": True}
+
+    def scored(answer: Answer) -> tuple[float | None, Outcome]:
+        (value,) = question.grade([[answer]]).values()
+        return value.value, value.outcome
+
+    assert scored(Generated("hi", "stop", 1)) == (1.0, Outcome.SCORED)
+    assert scored(Generated(" \n", "stop", 1)) == (0.0, Outcome.UNPARSED)
+    assert scored(Generated("hi", "length", 1)) == (1.0, Outcome.TRUNCATED)
+    assert scored(Failure("down")) == (None, Outcome.FAILED)
 
 
 def test_a_line_may_hold_what_other_readers_take_for_its_end(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from aligntax.cli.shared import (
     two_names,
 )
 from aligntax.core.errors import InputError
-from aligntax.core.words import printable
+from aligntax.core.words import items_text, printable
 
 if TYPE_CHECKING:
     from aligntax.core.items import Task
@@ -139,7 +139,7 @@ def measure(
         typer.Option(
             "--judge-model",
             metavar="MODEL",
-            help="Model that says what was refused, fully or partly, of tasks of safety and over-refusal.",
+            help="Model that says what was refused, fully or partly, of tasks of safety and over-refusal; and of tasks of helpfulness which answers are better than the baseline's.",
             show_default=False,
         ),
     ] = None,
@@ -348,14 +348,16 @@ def _say_plan(plan: Plan, answers: Any, target: Path, divergence: bool) -> None:
     left = [longest(arm, answers) for arm in plan.arms]
     missing, total = sum(count for count, _ in left), sum(len(arm.requests) for arm in plan.arms)
     screen.print(
-        f"{len(plan.tasks)} tasks, {total:,} requests, {missing:,} of them to be asked; nothing was asked. The run would be {printable(str(target))}"
+        f"{items_text(len(plan.tasks), 'task')}, {total:,} requests, {missing:,} of them to be asked; nothing was asked. The run would be {printable(str(target))}"
     )
     for arm in (arm for arm in plan.arms if arm.guards):
         guards = ", ".join(f"{s.name} ({s.guard.where}{'' if s.model is None else f', asks {s.guard.model}'})" for s in arm.guards)
         screen.print(Text(printable(f"{arm.name} is guarded: {guards}; what they block becomes {arm.instead!r}")))
     if plan.judge is not None:
-        count = check_judge(plan.judge, plan.arms, plan.study.analysis.kinds)
-        screen.print(printable(f"{plan.judge.model.name} judges up to {count:,} answers, by the rubric {plan.judge.rubric.name}."))
+        count, pairs = check_judge(plan.judge, plan.arms, plan.study.analysis.kinds)
+        said = [f"says of up to {count:,} answers whether they refuse, by the rubric {plan.judge.rubric.name}"] if count else []
+        said += [f"compares up to {pairs:,} answers with those of {plan.arms[0].name}, in both orders"] if pairs else []
+        screen.print(Text(printable(f"{plan.judge.model.name} {', and '.join(said)}.")))
     if most := most_requests(plan.arms):
         screen.print(f"Moderators are asked up to {most:,} times more, each once about equal texts.")
     if divergence and (more := calls(plan.study, plan.arms)):

@@ -91,6 +91,7 @@ CHOICE_METRICS = ("confidence", "brier", "log_loss")
 """What the likelihoods of an item's choices say of how sure a model was, beside its accuracy (``core.choices``)."""
 
 _METRIC_KINDS: dict[str, Kind] = {"brier": "calibration", "brier_score": "calibration", "log_loss": "calibration", "ece": "calibration"}
+_METRIC_KINDS["answered"] = "format"  # whether there is an answer that is not empty
 _METRIC_KINDS |= dict.fromkeys((*UNITS, "latency", "ttft", "tpot"), "latency")  # whose unit nobody knows
 
 

@@ -95,14 +95,14 @@ class Recipe(Frozen):
     num_fewshot: int = Field(default=0, ge=0)
     description: str = ""
     doc_to_text: str
-    doc_to_target: str
+    doc_to_target: str | None = None
     doc_to_choice: str | None = None
     target_delimiter: str = " "
     fewshot_delimiter: str = "\n\n"
     output_type: Literal["generate_until", "multiple_choice", "loglikelihood_rolling"]
     generation_kwargs: Decoding = Decoding()
     filter_list: tuple[Extractor, ...] = ()
-    metric_list: tuple[Metric, ...] = Field(min_length=1)
+    metric_list: tuple[Metric, ...] = ()
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("dataset_kwargs")
@@ -129,10 +129,17 @@ class Recipe(Frozen):
         allowed = _METRICS[self.output_type]
         if wrong := next((m.metric for m in self.metric_list if m.metric not in allowed), None):
             raise ValueError(f"metric {wrong} does not go with {self.output_type}; allowed: {', '.join(allowed)}")
+        if not self.metric_list and self.output_type != "generate_until":
+            raise ValueError(f"metric_list must name a metric for {self.output_type}; only tasks of generate_until may be without one")
+        if self.metric_list and self.doc_to_target is None:
+            raise ValueError("metric_list needs doc_to_target: what is right; leave both out where answers are only judged or compared")
         if self.output_type == "multiple_choice" and self.doc_to_choice is None:
             raise ValueError("multiple_choice needs doc_to_choice")
         return self
 
+
+OPEN = "answered,none"
+"""Metric of tasks that name none: the share of requests with an answer that is not empty."""
 
 _METRICS = {
     "generate_until": ("exact_match",),
@@ -173,7 +180,7 @@ class Suite:
     @property
     def higher_is_better(self) -> Mapping[str, bool]:
         names = [e.name for e in self.recipe.filter_list] or ["none"]
-        return {f"{m.metric},{name}": m.higher_is_better for m in self.recipe.metric_list for name in names}
+        return {f"{m.metric},{name}": m.higher_is_better for m in self.recipe.metric_list for name in names} or {OPEN: True}
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -243,10 +250,12 @@ class Suite:
             text = self._gold_text(row)
             return Roll(text), lambda found: grade_roll(found[0], text)
         decoding = recipe.generation_kwargs
-        accepted = self._target(row)
-        answers = [str(a) for a in (accepted if isinstance(accepted, list) else [accepted])]
         warm = decoding.temperature if decoding.do_sample else 0.0
         want = Write(wording, decoding.max_gen_toks, decoding.until, warm, decoding.top_p)
+        if not recipe.metric_list:
+            return want, lambda found: grade_open(found[0][0])
+        accepted = self._target(row)
+        answers = [str(a) for a in (accepted if isinstance(accepted, list) else [accepted])]
         return want, lambda found: grade_text(found[0][0], answers, recipe.filter_list, self._refusals)
 
     @cached_property
@@ -270,7 +279,8 @@ class Suite:
         return row[name]
 
     def _target(self, row: Mapping[str, Any]) -> Any:
-        return self._field(row, self.recipe.doc_to_target)
+        """What is right; nothing where a task does not say."""
+        return "" if self.recipe.doc_to_target is None else self._field(row, self.recipe.doc_to_target)
 
     def _choices(self, row: Mapping[str, Any]) -> list[str]:
         choices, gold = self._field(row, str(self.recipe.doc_to_choice)), self._target(row)
@@ -336,6 +346,15 @@ def grade_text(answer: Answer, accepted: Sequence[str], extractors: Sequence[Ext
             outcome = Outcome.SCORED if read else Outcome.UNPARSED
         found[f"exact_match,{chain.name}"] = Value(float(right), outcome, text)
     return found
+
+
+def grade_open(answer: Answer) -> dict[str, Value]:
+    """Whether there is an answer at all, of a task that does not say what is right: refusals, preferences and diversity are read off it."""
+    if not isinstance(answer, Generated):
+        return {OPEN: Value(None, Outcome.FAILED)}
+    there = bool(answer.text.strip())
+    outcome = Outcome.UNPARSED if not there else Outcome.TRUNCATED if answer.reason == "length" else Outcome.SCORED
+    return {OPEN: Value(float(there), outcome)}
 
 
 def extracted(text: str, filters: Sequence[Filter]) -> tuple[str, bool]:
