@@ -26,6 +26,7 @@ from werkzeug import Response
 from aligntax.core.asks import Failure, GenerateAsk, Generated, Prompt, ScoreAsk, Scored
 from aligntax.core.errors import AligntaxError, InputError
 from aligntax.models import endpoint as module
+from aligntax.models import wire
 from aligntax.models.asks import Generates, Model, ScoresText
 from aligntax.models.endpoint import Endpoint
 from tests.conftest import need
@@ -772,7 +773,7 @@ def test_what_ends_everything(httpserver: HTTPServer, waits: list[float], reply:
 def test_an_answer_without_end_is_not_read(httpserver: HTTPServer, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script(httpserver, write("x" * 5000))
     made = reach(httpserver, waits)
-    monkeypatch.setattr(module, "MAX_BODY", 4000)
+    monkeypatch.setattr(wire, "MAX_BODY", 4000)
     assert why(made.generate([WRITE])) == "the answer is longer than 4,000 bytes"
     assert len(script.bodies) == 1
 
@@ -1129,10 +1130,10 @@ def test_a_key_of_openai_goes_to_nobody_else(httpserver: HTTPServer, monkeypatch
     ):
         reach(httpserver, key_env="OPENAI_API_KEY")
     for near in ("http://api.openai.com/v1", "https://api.openai.com.example/v1", "https://xapi.openai.com/v1"):
-        assert Endpoint(near)._key() == ("ALIGNTAX_API_KEY", None)
-    assert Endpoint("https://API.openai.com/v1")._key() == ("OPENAI_API_KEY", KEY)
+        assert wire.Wire(near).key() == ("ALIGNTAX_API_KEY", None)
+    assert wire.Wire("https://API.openai.com/v1").key() == ("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("ALIGNTAX_API_KEY", "ours")
-    assert Endpoint("https://api.openai.com/v1")._key() == ("ALIGNTAX_API_KEY", "ours")
+    assert wire.Wire("https://api.openai.com/v1").key() == ("ALIGNTAX_API_KEY", "ours")
 
 
 def test_a_key_of_another_name(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1148,7 +1149,7 @@ def test_a_key_of_another_name(httpserver: HTTPServer, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("key", ["sk-secret two", "sk-secret\x00", "sk-sécret", "sk-secret\nX-Header: 1"])
 def test_a_key_that_is_none_is_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     environment = {**os.environ, "ALIGNTAX_API_KEY": key}
-    monkeypatch.setattr(module.os, "environ", environment)
+    monkeypatch.setattr(wire.os, "environ", environment)
     with pytest.raises(InputError, match="the environment variable ALIGNTAX_API_KEY holds no key") as caught:
         Endpoint("http://host/v1")
     assert "cret" not in str(caught.value)
@@ -1175,7 +1176,7 @@ def test_a_key_over_plain_http_is_said(httpserver: HTTPServer, monkeypatch: pyte
     said: list[str] = []
     reach(httpserver, say=said.append)
     assert said == []
-    monkeypatch.setattr(module, "_is_local", lambda _: False)
+    monkeypatch.setattr(module, "is_local", lambda _: False)
     reach(httpserver, say=said.append)
     assert said == ["the key goes to localhost unencrypted; use https"]
 

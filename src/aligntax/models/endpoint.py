@@ -9,24 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
-import queue
-import random
 import re
-import ssl
-import threading
 import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from difflib import get_close_matches
-from email.utils import parsedate_to_datetime
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeVar
-
-import httpx2
 
 from aligntax.core.asks import Failure, GenerateAsk, Generated, Message, Prompt, ScoreAsk, Scored
 from aligntax.core.errors import AligntaxError, InputError
@@ -34,28 +25,25 @@ from aligntax.core.ids import digest
 from aligntax.core.words import cut, printable
 from aligntax.models.encoding import encoded
 from aligntax.models.timing import Timed
-
-MAX_BODY = 64 * 2**20
-"""Bytes of an answer that are read."""
-
-OWN_VARIABLE, OPENAI_VARIABLE = "ALIGNTAX_API_KEY", "OPENAI_API_KEY"
-_OPENAI_HOST = "api.openai.com"
-
-_AGAIN = frozenset({408, 409, 425, 429})
-_GATEWAY = frozenset({502, 503, 504})  # somebody answers, but not the model
-_NO_ENTRY = frozenset({401, 402, 403})
-_STOPPING = _NO_ENTRY | {404, 405}  # no other request would fare better
-_READS_TRANSIENT = re.compile(
-    r"overload|rate.?limit|time.?out|timed out|temporar|try again|retry|unavailable|capacity|too many requests", re.I
+from aligntax.models.wire import (
+    JSON,
+    MAX_BODY,
+    NO_ENTRY,
+    SHOWN,
+    STOPPING,
+    Call,
+    NoAnswerError,
+    Notice,
+    Wire,
+    in_background,
+    is_local,
+    message_of,
 )
-_FIRST_WAIT, _LONGEST_JITTER, _LONGEST_WAIT = 0.5, 30.0, 60.0
-_LOST_IN_A_ROW = 5
-_CONNECT_SECONDS = 10.0
-_FAREWELL = 5.0  # seconds that a cancelled call may take to end
+
 _MAX_STOPS = 4  # of OpenAI's protocol
 _NOISE = 1e-4  # a log-probability above 0 by rounding
-_SHOWN = 200
 
+_LOST_IN_A_ROW = 5
 # Servers that sample by the model's own generation_config, or by defaults of their own, where nothing is said: a penalty or a cut that
 # nobody asked for moves even greedy answers. Known by "owned_by" in their list of models.
 _NEUTRAL: Mapping[str, Mapping[str, float]] = {
@@ -70,7 +58,6 @@ _ID = "token_id:"
 _FEW = 5
 """Alternatives that every server tells (OpenAI's limit)."""
 
-_JSON = {"Content-Type": "application/json"}
 _PROBE = (
     "question: what is 1 + 2? answer:",
     " 3. question: what is 4 + 5? answer: 9. question: what is 9 + 2? answer: 11. question: what is 6 + 7? answer: 12. "
@@ -81,37 +68,6 @@ _PROBE = (
 _Tokens = tuple[int, ...]
 _Ask = TypeVar("_Ask", ScoreAsk, GenerateAsk)
 _Answer = TypeVar("_Answer", Scored, Generated)
-
-
-class _NoAnswerError(Exception):
-    """One request has no answer.
-
-    Attributes:
-        status: of HTTP, where there was one.
-        again: the next attempt may fare better; ``after``: in so many seconds, as the server says.
-        down: nobody was there to answer.
-    """
-
-    def __init__(self, why: str, *, status: int | None = None, again: bool = False, after: float | None = None, down: bool = False) -> None:
-        super().__init__(why)
-        self.status, self.again, self.after, self.down = status, again, after, down
-
-
-@dataclass
-class _Call:
-    """One call of ``connect``, ``score`` or ``generate``: its connections, its results, and how many asks in a row were lost."""
-
-    client: httpx2.AsyncClient
-    emit: Callable[[Any], None]
-    lost: int = 0
-    told: bool = False
-
-
-@dataclass(frozen=True)
-class _Notice:
-    """A sentence for people, on its way out of the thread that asks."""
-
-    text: str
 
 
 class Endpoint:
@@ -160,16 +116,9 @@ class Endpoint:
         say: Callable[[str], None] | None = None,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        if concurrency < 1 or attempts < 1 or not 0 < timeout < math.inf:
-            raise InputError("concurrency and attempts are at least 1, and timeout is a number of seconds above 0")
-        self._given = _address(url)
-        self.url = str(self._given).rstrip("/")
-        self._key_env = key_env
-        self._key()
+        self._wire = Wire(url, key_env=key_env, concurrency=concurrency, timeout=timeout, attempts=attempts, wait=wait)
         self._model, self._tokenizer = model, tokenizer
-        self._concurrency, self._timeout, self._attempts = concurrency, timeout, attempts
-        self._say, self._wait = say or (lambda _: None), wait
-        self._random = random.Random()  # noqa: S311 - spreads attempts over time; every process has to draw differently
+        self._say = say or (lambda _: None)
         self._connected = False
         self._least: int | None = None
         self._cannot_score: str | None = None
@@ -178,10 +127,15 @@ class Endpoint:
         self._neutral: Mapping[str, float] = {}
         self._names_ids = False
         self._most = 1000
-        self.name: str = printable(model or self._given.host)
+        self.name: str = printable(model or self._wire.given.host)
         self.identity: Mapping[str, Any] = {"endpoint": self.url, "model": model, **self._tokenizer_identity}
         self.facts: Mapping[str, Any] = {"endpoint": self.url, "concurrency": concurrency}
         self.context: int | None = None
+
+    @property
+    def url(self) -> str:
+        """The address of the protocol, once that is known."""
+        return self._wire.url
 
     # -- prompts -----------------------------------------------------------------------------------------------------------
 
@@ -209,7 +163,7 @@ class Endpoint:
             return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
         except Exception as error:  # noqa: BLE001 - a template is a program, and raises what it likes
             why = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-            raise InputError(f"the chat template of {self.name} refuses these messages: {cut(printable(why), _SHOWN)}") from None
+            raise InputError(f"the chat template of {self.name} refuses these messages: {cut(printable(why), SHOWN)}") from None
 
     def templated(self, text: str) -> Prompt:
         """A text that the chat template made; nothing is added before it.
@@ -315,7 +269,7 @@ class Endpoint:
             if ask.prompt.text is None and ask.prompt.tokens is None:
                 raise InputError(f"{self.name} renders conversations itself, so nothing can be scored after one; name tokenizer=FOLDER")
 
-        async def one(call: _Call, ask: ScoreAsk) -> Scored:
+        async def one(call: Call, ask: ScoreAsk) -> Scored:
             return (await self._scored(call, ask))[0]
 
         return self._answers(asks, one)
@@ -347,18 +301,18 @@ class Endpoint:
         self._ensure()
 
         async def work(emit: Callable[[Any], None]) -> None:
-            async with self._client() as client:
-                call = _Call(client, emit)
-                with suppress(_NoAnswerError):  # whether it has a list of models or not, a connection is open now
-                    await self._once(call, "GET", f"{self.url}/models", None)
+            async with self._wire.client() as client:
+                call = Call(client, emit)
+                with suppress(NoAnswerError):  # whether it has a list of models or not, a connection is open now
+                    await self._wire.once(call, "GET", f"{self.url}/models", None)
                 try:
                     emit(await self._streamed(call, ask))
-                except _NoAnswerError as error:
-                    if (stop := self._stop(error)) is not None:
+                except NoAnswerError as error:
+                    if (stop := self._wire.stop(error, str(self._model))) is not None:
                         raise stop from None
                     emit(Failure(str(error)))
 
-        (found,) = list(_in_background(work))
+        (found,) = list(in_background(work))
         assert isinstance(found, Timed | Failure)  # noqa: S101 - nothing else is emitted
         return found
 
@@ -382,21 +336,21 @@ class Endpoint:
         """
 
         async def work(emit: Callable[[Any], None]) -> None:
-            async with self._client() as client:
-                call = _Call(client, emit)
+            async with self._wire.client() as client:
+                call = Call(client, emit)
                 try:
                     await self._find(call)
-                except _NoAnswerError as error:
-                    raise self._stop(error) or InputError(f"{self.url} does not answer: {error}") from None
+                except NoAnswerError as error:
+                    raise self._wire.stop(error, str(self._model)) or InputError(f"{self.url} does not answer: {error}") from None
 
-        for notice in _in_background(work):
+        for notice in in_background(work):
             self._say(notice.text)
         self._connected = True
 
-    async def _find(self, call: _Call) -> None:
+    async def _find(self, call: Call) -> None:
         served = await self._locate(call)
-        if self._given.scheme == "http" and self._key()[1] and not _is_local(self._given.host):
-            call.emit(_Notice(f"the key goes to {self._given.host} unencrypted; use https"))
+        if self._wire.given.scheme == "http" and self._wire.key()[1] and not is_local(self._wire.given.host):
+            call.emit(Notice(f"the key goes to {self._wire.given.host} unencrypted; use https"))
         name = self._choose(list(dict.fromkeys(m["id"] for m in served))) if served is not None else self._model
         about = next((m for m in served or () if m["id"] == name), {})
         owner = about.get("owned_by")
@@ -405,20 +359,20 @@ class Endpoint:
         self._names_ids = owner in _NAMES_IDS
         limit = about.get("max_model_len")
         self.context = limit if isinstance(limit, int) and _is_count(limit) and limit > 0 else None
-        self.name = cut(printable(str(name)), _SHOWN)
+        self.name = cut(printable(str(name)), SHOWN)
         root = about.get("root")
         self.identity = {
             "endpoint": self.url,
             "model": name,
-            **({"root": cut(root, _SHOWN)} if isinstance(root, str) and root != name else {}),
+            **({"root": cut(root, SHOWN)} if isinstance(root, str) and root != name else {}),
             **self._tokenizer_identity,
         }
         scores, why, fingerprint = await self._probe(call)
         self.facts = {
             "endpoint": self.url,
-            "server": cut(printable(owner), _SHOWN) if isinstance(owner, str) else None,
+            "server": cut(printable(owner), SHOWN) if isinstance(owner, str) else None,
             "listed": served is not None,
-            "concurrency": self._concurrency,
+            "concurrency": self._wire.concurrency,
             "tokens": "by the tokenizer named" if self._tokenizer is not None else "by the server",
             "log_probabilities": scores,
             "log_probabilities_reason": why,
@@ -426,33 +380,33 @@ class Endpoint:
             "fingerprint": fingerprint,
         }
 
-    async def _locate(self, call: _Call) -> list[dict[str, Any]] | None:
+    async def _locate(self, call: Call) -> list[dict[str, Any]] | None:
         """The models served, and in ``self.url`` the address that has them; None where there is no list but a model was named."""
-        given = str(self._given).rstrip("/")
+        given = str(self._wire.given).rstrip("/")
         versioned = re.search(r"/v\d+\w*$", given) is not None
         # /v1 first: what llama.cpp has beside it is another protocol under the same names.
         candidates = [given] if versioned else [f"{given}/v1", given]
-        failed: list[_NoAnswerError] = []
+        failed: list[NoAnswerError] = []
         for base in candidates:
             try:
-                served = _models(await self._request(call, "GET", f"{base}/models", attempts=2))
-            except _NoAnswerError as error:
+                served = _models(await self._wire.request(call, "GET", f"{base}/models", attempts=2))
+            except NoAnswerError as error:
                 if error.down:
                     what = "nobody answers" if error.status is None else "the model is not ready"
                     raise InputError(f"{what} at {given}: {error}") from None
                 failed.append(error)
                 continue
-            self.url = base
+            self._wire.url = base
             if base != given:
-                call.emit(_Notice(f"{given}: the OpenAI protocol is spoken at {base}"))
+                call.emit(Notice(f"{given}: the OpenAI protocol is spoken at {base}"))
             return served
         for problem in failed:
-            if problem.status in _NO_ENTRY:
+            if problem.status in NO_ENTRY:
                 raise problem
         if failed[0].again and failed[0].status is not None:
             raise InputError(f"{given} does not say what it serves: {failed[0]}; try again later")
         if versioned and self._model is not None and failed[0].status in (404, 405):
-            call.emit(_Notice(f"{given} lists no models; {printable(self._model)} is asked for unseen"))
+            call.emit(Notice(f"{given} lists no models; {printable(self._model)} is asked for unseen"))
             return None
         raise InputError(
             f"{given} does not speak the OpenAI protocol: GET {candidates[0]}/models: {failed[0]}; write http://host:port/v1"
@@ -460,7 +414,7 @@ class Endpoint:
 
     def _choose(self, served: list[str]) -> str:
         wanted = self._model
-        shown = cut(", ".join(map(printable, served)), 5 * _SHOWN)
+        shown = cut(", ".join(map(printable, served)), 5 * SHOWN)
         if wanted is None:
             if len(served) != 1:
                 raise InputError(f"{self.url} serves {len(served)} models, name one of them: {shown}")
@@ -474,15 +428,15 @@ class Endpoint:
             + f"it serves: {shown}"
         )
 
-    async def _probe(self, call: _Call) -> tuple[bool | None, str | None, list[float] | None]:
+    async def _probe(self, call: Call) -> tuple[bool | None, str | None, list[float] | None]:
         """Whether given texts can be scored, why not, and the log-probabilities of a fixed text: another model under the same address and
         name gives others.
         """
         ask = self.continuation(self.raw(_PROBE[0]), _PROBE[1])
         try:
             found, choice = await self._scored(call, ask, attempts=2)
-        except _NoAnswerError as error:
-            if error.status in _NO_ENTRY or (error.down and error.status is None):
+        except NoAnswerError as error:
+            if error.status in NO_ENTRY or (error.down and error.status is None):
                 raise
             if error.again:
                 return None, str(error), None
@@ -503,19 +457,19 @@ class Endpoint:
         meant = str(self._tokenizer.decode(ids, skip_special_tokens=True))
         if "token_id:" not in read and not _letters(read).endswith(_letters(meant)):
             raise InputError(
-                f"the tokenizer named is not that of {self.name}: it wrote {printable(repr(meant))[:_SHOWN]}, "
-                f"and the server read {printable(repr(read))[:_SHOWN]}"
+                f"the tokenizer named is not that of {self.name}: it wrote {printable(repr(meant))[:SHOWN]}, "
+                f"and the server read {printable(repr(read))[:SHOWN]}"
             )
 
     # -- asking ------------------------------------------------------------------------------------------------------------
 
     def _answers(
-        self, asks: Sequence[_Ask], one: Callable[[_Call, _Ask], Coroutine[Any, Any, _Answer]]
+        self, asks: Sequence[_Ask], one: Callable[[Call, _Ask], Coroutine[Any, Any, _Answer]]
     ) -> Iterator[tuple[int, _Answer | Failure]]:
         async def work(emit: Callable[[Any], None]) -> None:
             todo = iter(enumerate(asks))
-            async with self._client() as client:
-                call = _Call(client, emit)
+            async with self._wire.client() as client:
+                call = Call(client, emit)
 
                 async def worker() -> None:
                     for at, ask in todo:
@@ -523,22 +477,22 @@ class Endpoint:
 
                 try:
                     async with asyncio.TaskGroup() as group:
-                        for _ in range(min(self._concurrency, len(asks))):
+                        for _ in range(min(self._wire.concurrency, len(asks))):
                             group.create_task(worker())
                 except BaseExceptionGroup as errors:
                     raise errors.exceptions[0] from None
 
-        for item in _in_background(work):
-            if isinstance(item, _Notice):
+        for item in in_background(work):
+            if isinstance(item, Notice):
                 self._say(item.text)
             else:
                 yield item
 
-    async def _answer(self, call: _Call, ask: _Ask, one: Callable[[_Call, _Ask], Coroutine[Any, Any, _Answer]]) -> _Answer | Failure:
+    async def _answer(self, call: Call, ask: _Ask, one: Callable[[Call, _Ask], Coroutine[Any, Any, _Answer]]) -> _Answer | Failure:
         try:
             found = await one(call, ask)
-        except _NoAnswerError as error:
-            if (stop := self._stop(error)) is not None:
+        except NoAnswerError as error:
+            if (stop := self._wire.stop(error, str(self._model))) is not None:
                 raise stop from None
             call.lost = call.lost + 1 if error.down or error.again else 0
             if call.lost >= _LOST_IN_A_ROW:
@@ -550,14 +504,14 @@ class Endpoint:
         call.lost = 0
         return found
 
-    async def _scored(self, call: _Call, ask: ScoreAsk, attempts: int | None = None) -> tuple[Scored, dict[str, Any]]:
+    async def _scored(self, call: Call, ask: ScoreAsk, attempts: int | None = None) -> tuple[Scored, dict[str, Any]]:
         """The score, and what it was read from. Which ``max_tokens`` the server takes with ``echo`` is found out once."""
-        first: _NoAnswerError | None = None
+        first: NoAnswerError | None = None
         for least in (0, 1) if self._least is None else (self._least,):
             try:
                 found = await self._echoed(call, ask, least, attempts)
-            except _NoAnswerError as error:
-                if error.again or error.status in _STOPPING:
+            except NoAnswerError as error:
+                if error.again or error.status in STOPPING:
                     raise
                 first = first or error
                 continue
@@ -566,14 +520,14 @@ class Endpoint:
         assert first is not None  # noqa: S101 - the loop has run
         raise first
 
-    async def _echoed(self, call: _Call, ask: ScoreAsk, least: int, attempts: int | None) -> tuple[Scored, dict[str, Any]]:
+    async def _echoed(self, call: Call, ask: ScoreAsk, least: int, attempts: int | None) -> tuple[Scored, dict[str, Any]]:
         before, own = ask.prompt.tokens, ask.tokens
         by_ids = before is not None and own is not None
         whole = f"{ask.prompt.text}{ask.text}"
         if (by_ids and not own) or not (ask.text or own):
-            raise _NoAnswerError("the text to be scored has no tokens")
+            raise NoAnswerError("the text to be scored has no tokens")
         if not (before if by_ids else ask.prompt.text):
-            raise _NoAnswerError("nothing comes before the text to be scored, so its first token has no probability")
+            raise NoAnswerError("nothing comes before the text to be scored, so its first token has no probability")
         body = {
             "model": self._model,
             "prompt": [*(before or ()), *(own or ())] if by_ids else whole,
@@ -586,11 +540,11 @@ class Endpoint:
         }
         url = f"{self.url}/completions"
         try:
-            answer = await self._request(call, "POST", url, body, attempts)
-        except _NoAnswerError as error:
+            answer = await self._wire.request(call, "POST", url, body, attempts)
+        except NoAnswerError as error:
             if error.status not in (400, 422) or ask.top <= _FEW or self._most <= _FEW:
                 raise
-            answer = await self._request(call, "POST", url, {**body, "logprobs": _FEW}, attempts)
+            answer = await self._wire.request(call, "POST", url, {**body, "logprobs": _FEW}, attempts)
             self._most = _FEW  # only now: it was the number that the server did not like
         choice = _choice(answer)
         if by_ids:
@@ -608,7 +562,7 @@ class Endpoint:
             **self._neutral,
         }
 
-    async def _streamed(self, call: _Call, ask: GenerateAsk) -> Timed:
+    async def _streamed(self, call: Call, ask: GenerateAsk) -> Timed:
         """An answer as events. What the server does not know of the request is left out, and it is asked anew, with a new clock."""
         body, prompt = {**self._settings(ask), "stream": True}, ask.prompt
         spoken = prompt.text is None and prompt.tokens is None
@@ -622,7 +576,7 @@ class Endpoint:
             usage = {"stream_options": {"include_usage": True}} if self._usage_streams else {}
             try:
                 stream = await self._events(call, url, {**body, limit: ask.max_tokens, **usage}, spoken)
-            except _NoAnswerError as error:
+            except NoAnswerError as error:
                 if error.status in (400, 422) and self._usage_streams and "stream_options" in str(error):
                     self._usage_streams = False
                 elif error.status == 400 and spoken and limit == "max_tokens" and "max_completion_tokens" in str(error):
@@ -644,12 +598,12 @@ class Endpoint:
         unseen = not stream.thoughts and isinstance(details, dict) and bool(details.get("reasoning_tokens"))
         return Timed(text, reason, None if at_once or unseen else stream.first, stream.total, tokens)
 
-    async def _events(self, call: _Call, url: str, body: Mapping[str, Any], spoken: bool) -> _Stream:
+    async def _events(self, call: Call, url: str, body: Mapping[str, Any], spoken: bool) -> _Stream:
         """Server-sent events (the lines ``data: JSON`` and at last ``data: [DONE]``), read up to a limit."""
         content = json.dumps(body).encode()
-        headers = {**_JSON, "Accept": "text/event-stream"}
-        with self._faults():
-            async with asyncio.timeout(self._timeout):
+        headers = {**JSON, "Accept": "text/event-stream"}
+        with self._wire.faults():
+            async with asyncio.timeout(self._wire.timeout):
                 stream = _Stream(spoken)
                 async with call.client.stream("POST", url, content=content, headers=headers) as response:
                     size = 0
@@ -659,20 +613,20 @@ class Endpoint:
                         data += chunk
                         size += len(chunk)
                         if size > MAX_BODY:
-                            raise _NoAnswerError(f"the answer is longer than {MAX_BODY:,} bytes")
+                            raise NoAnswerError(f"the answer is longer than {MAX_BODY:,} bytes")
                         if events and stream.read(data):
                             break
                     if not events:
-                        self._judged(response, bytes(data))
-                        kind = self._clean(response.headers.get("Content-Type", "")) or "nothing named"
-                        raise _NoAnswerError(f"it does not stream: events were asked for, and {kind} came")
+                        self._wire.judged(response, bytes(data))
+                        kind = self._wire.clean(response.headers.get("Content-Type", "")) or "nothing named"
+                        raise NoAnswerError(f"it does not stream: events were asked for, and {kind} came")
         if stream.error is not None:
-            raise _NoAnswerError(f"the stream ended with an error: {self._clean(stream.error)}", again=True)
+            raise NoAnswerError(f"the stream ended with an error: {self._wire.clean(stream.error)}", again=True)
         if stream.total == 0:
-            raise _NoAnswerError("the stream was cut off before the answer ended", again=True)
+            raise NoAnswerError("the stream was cut off before the answer ended", again=True)
         return stream
 
-    async def _generated(self, call: _Call, ask: GenerateAsk) -> Generated:
+    async def _generated(self, call: Call, ask: GenerateAsk) -> Generated:
         prompt = ask.prompt
         stops = [s for s in ask.stops if s]
         body = self._settings(ask)
@@ -684,7 +638,7 @@ class Endpoint:
             answer = await self._spoken(call, body, ask.max_tokens)
         else:
             body["prompt"] = prompt.text if prompt.tokens is None else list(prompt.tokens)
-            answer = await self._request(call, "POST", f"{self.url}/completions", {**body, "max_tokens": ask.max_tokens})
+            answer = await self._wire.request(call, "POST", f"{self.url}/completions", {**body, "max_tokens": ask.max_tokens})
         choice = _choice(answer)
         text, reason = _written(choice, spoken)
         ends = [at for s in stops if (at := text.find(s)) >= 0]
@@ -694,208 +648,20 @@ class Endpoint:
         only_stop = any(text[end:] == s for s in stops)  # the server counted what it wrote; nothing but the stop goes
         return Generated(text[:end], "stop", self._count(answer if only_stop else {}, text[:end]))
 
-    async def _spoken(self, call: _Call, body: dict[str, Any], limit: int) -> dict[str, Any]:
+    async def _spoken(self, call: Call, body: dict[str, Any], limit: int) -> dict[str, Any]:
         """A chat completion. Newer models of OpenAI know the limit by another name only, and say so."""
         url, sent = f"{self.url}/chat/completions", self._limit_name
         try:
-            return await self._request(call, "POST", url, {**body, sent: limit})
-        except _NoAnswerError as error:
+            return await self._wire.request(call, "POST", url, {**body, sent: limit})
+        except NoAnswerError as error:
             if error.status != 400 or sent != "max_tokens" or "max_completion_tokens" not in str(error):
                 raise
         self._limit_name = "max_completion_tokens"
-        return await self._request(call, "POST", url, {**body, self._limit_name: limit})
+        return await self._wire.request(call, "POST", url, {**body, self._limit_name: limit})
 
     def _count(self, answer: Mapping[str, Any], text: str) -> int | None:
         told = _used(answer, "completion_tokens")
         return told if told is not None or self._tokenizer is None else len(self._encode(text, special=False))
-
-    # -- the wire ----------------------------------------------------------------------------------------------------------
-
-    def _client(self) -> httpx2.AsyncClient:
-        key = self._key()[1]
-        return httpx2.AsyncClient(
-            headers={
-                "User-Agent": "aligntax",
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",  # a limit on bytes read is a limit on bytes held
-                **({"Authorization": f"Bearer {key}"} if key else {}),
-            },
-            verify=_trust(),
-            follow_redirects=False,
-            trust_env=not _is_local(self._given.host),  # proxies are for hosts elsewhere
-            timeout=httpx2.Timeout(None, connect=min(_CONNECT_SECONDS, self._timeout)),
-            limits=httpx2.Limits(max_connections=self._concurrency),
-        )
-
-    async def _request(
-        self, call: _Call, method: str, url: str, body: Mapping[str, Any] | None = None, attempts: int | None = None
-    ) -> dict[str, Any]:
-        """The JSON object that answers, after as many attempts as it takes and are allowed."""
-        last = min(attempts or self._attempts, self._attempts) - 1
-        for attempt in range(last + 1):
-            try:
-                return await self._once(call, method, url, body)
-            except _NoAnswerError as error:
-                if not error.again or attempt == last:
-                    raise
-                pause = self._pause(attempt, error.after)
-                if not call.told:
-                    call.told = True
-                    call.emit(_Notice(f"{self.url}: {error}; it is tried up to {last + 1} times, the next in {pause:.1f} s"))
-            await self._wait(pause)
-        raise AssertionError("unreachable")
-
-    def _pause(self, attempt: int, after: float | None) -> float:
-        """Seconds: exponential with full jitter; where the server says when, then a little later, so that not all come at once."""
-        jitter = self._random.uniform(0, min(_LONGEST_JITTER, _FIRST_WAIT * 2**attempt))
-        return jitter if after is None else min(_LONGEST_WAIT, after + jitter)
-
-    async def _once(self, call: _Call, method: str, url: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
-        # Encoded here: half of a surrogate pair, which a text may hold, is sent as an escape.
-        content = None if body is None else json.dumps(body).encode()
-        with self._faults():
-            async with asyncio.timeout(self._timeout), call.client.stream(method, url, content=content, headers=_JSON) as response:
-                data = bytearray()
-                async for chunk in response.aiter_bytes():
-                    data += chunk
-                    if len(data) > MAX_BODY:
-                        raise _NoAnswerError(f"the answer is longer than {MAX_BODY:,} bytes")
-                return self._judged(response, bytes(data))
-
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        """What can go wrong between here and a server, in words."""
-        try:
-            yield
-        except TimeoutError:
-            raise _NoAnswerError(f"there was no answer within {self._timeout:g} s", again=True, down=True) from None
-        except httpx2.TransportError as error:
-            why = self._clean(str(error)) or "no reason given"
-            raise _NoAnswerError(f"the connection failed ({type(error).__name__}: {why})", again=True, down=True) from None
-        except httpx2.DecodingError:
-            raise _NoAnswerError("the answer cannot be decompressed", again=True) from None
-
-    def _judged(self, response: httpx2.Response, data: bytes) -> dict[str, Any]:
-        """The JSON object of an answer that is one."""
-        status = response.status_code
-        if 300 <= status < 400:
-            place = self._clean(response.headers.get("Location", "").split("?")[0])
-            raise _NoAnswerError(
-                f"the endpoint answered {status}, which points to {place or 'nowhere'}; redirects are not followed", status=status
-            )
-        try:
-            body = json.loads(data)
-        except (ValueError, RecursionError):
-            body = None
-        said = self._clean(_message(body, data))
-        if not 200 <= status < 300:
-            why = f"the endpoint answered {status}" + (f": {said}" if said else "")
-            if status == 429 and _error_code(body) == "insufficient_quota":
-                raise _NoAnswerError(why, status=402)
-            again = status in _AGAIN or (status >= 500 and status != 501)
-            raise _NoAnswerError(
-                why, status=status, again=again, after=_after(response.headers.get("Retry-After")), down=status in _GATEWAY
-            )
-        if body is None:
-            raise _NoAnswerError(
-                f"the answer is not JSON, or was cut off; it begins with {said!r}" if said else "the answer is empty", again=True
-            )
-        if not isinstance(body, dict):
-            raise _NoAnswerError("the answer is JSON of the wrong shape: not an object")
-        if body.get("error"):
-            code = _error_code(body)
-            again = code in ("429", "server_error") or code.startswith("5") or _READS_TRANSIENT.search(said) is not None
-            raise _NoAnswerError(f"the endpoint answered {status} with an error: {said}", again=again)
-        return body
-
-    def _stop(self, error: _NoAnswerError) -> AligntaxError | None:
-        """What ends the whole call, since every other request would end the same way."""
-        status = error.status
-        if status in (401, 403):
-            variable, key = self._key()
-            what = f"the key in {variable} is refused" if key else f"it wants a key, and there is none in {variable}"
-            return InputError(f"{self.url} cannot be used: {what} ({error})")
-        if status == 402:
-            return AligntaxError(
-                f"{self.url} wants to be paid ({error}); what was answered is kept, and the same command goes on from there"
-            )
-        if status in (404, 405):
-            model = printable(str(self._model))
-            return InputError(f"{self.url} does not know the model {model}, or does not offer what was asked for ({error})")
-        if status is not None and 300 <= status < 400:
-            return InputError(f"{self.url} cannot be used: {error}; give the address it points to")
-        return None
-
-    def _key(self) -> tuple[str, str | None]:
-        """(environment variable, the key in it)."""
-        own = self._given.scheme == "https" and self._given.host == _OPENAI_HOST
-        if self._key_env == OPENAI_VARIABLE and not own:
-            raise InputError(
-                f"{OPENAI_VARIABLE} goes to https://{_OPENAI_HOST} only; put the key for {self._given.host} into {OWN_VARIABLE}"
-            )
-        names = [self._key_env] if self._key_env else [OWN_VARIABLE, OPENAI_VARIABLE] if own else [OWN_VARIABLE]
-        for name in names:
-            key = os.environ.get(name, "").strip()
-            if key and not (key.isascii() and key.isprintable() and " " not in key):
-                raise InputError(f"the environment variable {name} holds no key: keys are of visible ASCII characters")
-            if key:
-                return name, key
-        if self._key_env:
-            raise InputError(f"the environment variable {printable(self._key_env)}, which was named for the key, is empty or not set")
-        return names[-1], None
-
-    def _clean(self, text: str) -> str:
-        """Text of a server for a message: one line, harmless, short, and without the key if it was repeated."""
-        key = self._key()[1]
-        if key and len(key) >= 8:  # shorter ones are placeholders, and parts of words
-            text = text.replace(key, "[key]")
-        return cut(printable(" ".join(text[: 20 * _SHOWN].split())), _SHOWN)
-
-
-# -- a call in a thread of its own ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _End:
-    error: BaseException | None
-
-
-def _in_background(work: Callable[[Callable[[Any], None]], Coroutine[Any, Any, None]]) -> Iterator[Any]:
-    """What ``work`` emits, as it comes; it runs in an event loop of its own thread, and is cancelled when the iterator is closed.
-
-    In a thread, because results are wanted by callers that have no event loop, or are inside one (notebooks); in a loop, because
-    only there can a request that waits be ended at once.
-    """
-    box: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(work(box.put))
-
-    def run() -> None:
-        error: BaseException | None = None
-        try:
-            asyncio.set_event_loop(loop)
-            loop.run_until_complete(task)
-        except BaseException as raised:  # noqa: BLE001 - it is raised again in the caller's thread
-            error = raised
-        finally:
-            with suppress(Exception):
-                loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
-            box.put(_End(error))
-
-    thread = threading.Thread(target=run, name="aligntax-endpoint", daemon=True)
-    try:
-        thread.start()
-        while not isinstance(item := box.get(), _End):
-            yield item
-        if item.error is not None:
-            raise item.error
-    finally:
-        with suppress(RuntimeError):  # the loop has ended by itself
-            loop.call_soon_threadsafe(task.cancel)
-        if thread is not threading.current_thread():  # which collects garbage, and may find this iterator
-            with suppress(RuntimeError):  # it never began
-                thread.join(_FAREWELL)
 
 
 # -- a stream ------------------------------------------------------------------------------------------------------------------
@@ -938,11 +704,11 @@ class _Stream:
         try:
             body = json.loads(line)
         except (ValueError, RecursionError):
-            raise _NoAnswerError("an event of the stream is not JSON") from None
+            raise NoAnswerError("an event of the stream is not JSON") from None
         if not isinstance(body, dict):
-            raise _NoAnswerError("an event of the stream is JSON of the wrong shape: not an object")
+            raise NoAnswerError("an event of the stream is JSON of the wrong shape: not an object")
         if body.get("error"):
-            self.error = _message(body, line)
+            self.error = message_of(body, line)
             return True
         self.usage = body.get("usage") or self.usage
         for choice in body.get("choices") or ():
@@ -951,7 +717,7 @@ class _Stream:
 
     def _take(self, choice: Any, now: float) -> None:
         if not isinstance(choice, dict):
-            raise _NoAnswerError("an event of the stream is JSON of the wrong shape: a choice is no object")
+            raise NoAnswerError("an event of the stream is JSON of the wrong shape: a choice is no object")
         part = choice.get("delta") if self.spoken else choice
         part = part if isinstance(part, dict) else {}
         piece = part.get("content" if self.spoken else "text")
@@ -967,36 +733,6 @@ class _Stream:
 
 
 # -- reading answers -----------------------------------------------------------------------------------------------------------
-
-
-def _address(url: str) -> httpx2.URL:
-    """A URL that can be used, without a slash at its end.
-
-    Raises:
-        InputError: if it is none, or holds what does not belong there; a password is not repeated.
-    """
-    shown = "the URL of the endpoint" if re.search("[@?#]", url) else printable(url)
-    try:
-        found = httpx2.URL(url.strip())
-    except (httpx2.InvalidURL, UnicodeError):
-        raise InputError(f"{shown} is no URL; write http://host:port/v1") from None
-    if found.userinfo:
-        raise InputError(f"the URL of the endpoint holds a user or password; leave it out, and put a key into {OWN_VARIABLE}")
-    if found.query or found.fragment:
-        raise InputError(f"the URL of the endpoint has a part after ? or #; leave it out, and put a key into {OWN_VARIABLE}")
-    if found.scheme not in ("http", "https") or not found.host or not 0 < (found.port or 1) < 2**16:
-        raise InputError(f"{shown} is no URL of an endpoint; write http://host:port/v1")
-    return found.copy_with(path=found.path.rstrip("/"))
-
-
-@cache
-def _trust() -> ssl.SSLContext:
-    """Certificates of the system; reading them takes longer than a request to a server nearby."""
-    return httpx2.create_ssl_context()
-
-
-def _is_local(host: str) -> bool:
-    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d+){3}", host) is not None
 
 
 def _is_count(value: Any) -> bool:
@@ -1025,45 +761,14 @@ def _models(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     data = body.get("data")
     found = [m for m in data if isinstance(m, dict) and isinstance(m.get("id"), str) and m["id"]] if isinstance(data, list) else []
     if not found:
-        raise _NoAnswerError("there is no list of models in the answer")
+        raise NoAnswerError("there is no list of models in the answer")
     return found
-
-
-def _message(body: Any, data: bytes) -> str:
-    """What a server says about an error, in whichever of the usual places."""
-    if isinstance(body, dict):
-        for place in ("error", "message", "detail"):
-            said = body.get(place)
-            if isinstance(said, dict):
-                said = said.get("message") or said
-            if said:
-                return said if isinstance(said, str) else json.dumps(said)
-    return data[: 20 * _SHOWN].decode("utf-8", "replace")
-
-
-def _error_code(body: Any) -> str:
-    error = body.get("error") if isinstance(body, dict) else None
-    return str(error.get("code") or error.get("type") or "") if isinstance(error, dict) else ""
-
-
-def _after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, which holds seconds or a date."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _choice(body: Mapping[str, Any]) -> dict[str, Any]:
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise _NoAnswerError("the answer is JSON of the wrong shape: there is no choice in it")
+        raise NoAnswerError("the answer is JSON of the wrong shape: there is no choice in it")
     found: dict[str, Any] = choices[0]
     return found
 
@@ -1078,15 +783,15 @@ def _written(choice: Mapping[str, Any], spoken: bool) -> tuple[str, Any]:
     """(text, ``stop`` or ``length``) of an answer."""
     reason = choice.get("finish_reason")
     if reason == "content_filter":
-        raise _NoAnswerError("the provider's filter ended the answer (finish_reason content_filter)")
+        raise NoAnswerError("the provider's filter ended the answer (finish_reason content_filter)")
     if reason not in ("stop", "length"):
-        raise _NoAnswerError(f"the answer did not end as answers do: finish_reason is {printable(repr(reason)[:_SHOWN])}")
+        raise NoAnswerError(f"the answer did not end as answers do: finish_reason is {printable(repr(reason)[:SHOWN])}")
     message = choice.get("message") if spoken else choice
     text = message.get("content" if spoken else "text") if isinstance(message, dict) else None
     if text is None and spoken and reason == "length":
         text = ""  # all was spent before the answer began: on reasoning, which is not the answer
     if not isinstance(text, str):
-        raise _NoAnswerError("the answer is JSON of the wrong shape: there is no text in it")
+        raise NoAnswerError("the answer is JSON of the wrong shape: there is no text in it")
     # Half of a surrogate pair is no character, and cannot be written to a file.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), reason
 
@@ -1100,14 +805,14 @@ def _drawn(choice: Mapping[str, Any]) -> tuple[int, ...]:
 def _columns(choice: Mapping[str, Any], *names: str) -> list[list[Any]]:
     told = choice.get("logprobs")
     if not isinstance(told, dict):
-        raise _NoAnswerError("no log-probabilities came back (echo with logprobs is not offered)")
+        raise NoAnswerError("no log-probabilities came back (echo with logprobs is not offered)")
     found = [told.get(name) for name in names]
     for name, column in zip(names, found, strict=True):
         if not isinstance(column, list):
-            raise _NoAnswerError(f"the log-probabilities that came back lack {name}")
+            raise NoAnswerError(f"the log-probabilities that came back lack {name}")
     columns = [column for column in found if isinstance(column, list)]
     if len({len(column) for column in columns}) != 1:
-        raise _NoAnswerError(f"the lists of {', '.join(names)} that came back differ in length")
+        raise NoAnswerError(f"the lists of {', '.join(names)} that came back differ in length")
     return columns
 
 
@@ -1116,9 +821,9 @@ def _by_ids(choice: Mapping[str, Any], used: int | None, before: int, own: int, 
     values, tops = _columns(choice, "token_logprobs", "top_logprobs")
     sent = before + own
     if used is not None and used != sent:
-        raise _NoAnswerError(f"{sent} tokens were sent, and the server read {used}")
+        raise NoAnswerError(f"{sent} tokens were sent, and the server read {used}")
     if not sent <= len(values) <= sent + least:
-        raise _NoAnswerError(f"{len(values)} log-probabilities came back for {sent} tokens")
+        raise NoAnswerError(f"{len(values)} log-probabilities came back for {sent} tokens")
     return _rows(values[before:sent], tops[before:sent], alternatives)
 
 
@@ -1127,19 +832,19 @@ def _by_offsets(choice: Mapping[str, Any], whole: str, boundary: int, least: int
     tokens, values, tops, offsets = _columns(choice, "tokens", "token_logprobs", "top_logprobs", "text_offset")
     text = choice.get("text")
     if not isinstance(text, str) or not text.startswith(whole):
-        raise _NoAnswerError("the text that came back is not the one that was sent (echo is not offered)")
+        raise NoAnswerError("the text that came back is not the one that was sent (echo is not offered)")
     starts = _starts(tokens, offsets, whole, len(text))
     inside = bisect_left(starts, len(whole))
     if len(starts) > inside + least:
-        raise _NoAnswerError(f"{len(starts)} log-probabilities came back for {inside} tokens")
+        raise NoAnswerError(f"{len(starts)} log-probabilities came back for {inside} tokens")
     for at in range(inside):
         if starts[at] >= boundary or _end(tokens[at], starts, at, whole) > boundary:
             break
     else:
-        raise _NoAnswerError("no token that came back reaches into the text to be scored")
+        raise NoAnswerError("no token that came back reaches into the text to be scored")
     for k in range(at, inside):
         if not _stands(tokens[k], whole, starts[k]):
-            raise _NoAnswerError("the offsets that came back do not fit the text: other words stand there; name tokenizer=FOLDER")
+            raise NoAnswerError("the offsets that came back do not fit the text: other words stand there; name tokenizer=FOLDER")
     return _rows(values[at:inside], tops[at:inside])
 
 
@@ -1150,18 +855,18 @@ def _starts(tokens: list[Any], offsets: list[Any], whole: str, limit: int) -> li
     searched for the text. Other servers tell places in the text itself.
     """
     if not all(isinstance(t, str) for t in tokens) or not all(_is_count(o) for o in offsets):
-        raise _NoAnswerError("the tokens or offsets that came back are not texts and counts")
+        raise NoAnswerError("the tokens or offsets that came back are not texts and counts")
     steps = [b - a for a, b in pairwise(offsets)]
     if any(step < 0 for step in steps):
-        raise _NoAnswerError("the offsets that came back do not fit the text: they go backwards")
+        raise NoAnswerError("the offsets that came back do not fit the text: they go backwards")
     if steps and offsets[0] == 0 and all(step == len(t) for step, t in zip(steps, tokens, strict=False)):
         spelled = "".join(tokens)
         for shift in (0, len(tokens[0])):
             if spelled.startswith(whole, shift):
                 return [o - shift for o in offsets]
-        raise _NoAnswerError("the tokens that came back do not spell the text that was sent; name tokenizer=FOLDER")
+        raise NoAnswerError("the tokens that came back do not spell the text that was sent; name tokenizer=FOLDER")
     if offsets and offsets[-1] > limit:
-        raise _NoAnswerError("the offsets that came back do not fit the text: they go past its end")
+        raise NoAnswerError("the offsets that came back do not fit the text: they go past its end")
     return offsets
 
 
@@ -1189,7 +894,7 @@ def _rows(values: list[Any], tops: list[Any], alternatives: bool = False) -> Sco
     for value, top in zip(values, tops, strict=True):
         found = _logprob(value)
         if not isinstance(top, dict) or not top:
-            raise _NoAnswerError("no alternatives came back with a log-probability, so whether it is the highest is not known")
+            raise NoAnswerError("no alternatives came back with a log-probability, so whether it is the highest is not known")
         logprobs.append(found)
         others = {str(token): _logprob(p) for token, p in top.items()}
         greedy.append(found >= max(others.values()))
@@ -1201,15 +906,15 @@ def _rows(values: list[Any], tops: list[Any], alternatives: bool = False) -> Sco
 
 def _logprob(value: Any) -> float:
     if value is None:
-        raise _NoAnswerError("a log-probability was dropped: null stands in its place")
+        raise NoAnswerError("a log-probability was dropped: null stands in its place")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _NoAnswerError(f"a log-probability that came back is no number: {printable(repr(value)[:60])}")
+        raise NoAnswerError(f"a log-probability that came back is no number: {printable(repr(value)[:60])}")
     try:
         found = float(value)
     except OverflowError:
         found = math.nan
     if math.isnan(found):
-        raise _NoAnswerError("a log-probability that came back is no number")
+        raise NoAnswerError("a log-probability that came back is no number")
     if found > _NOISE:
-        raise _NoAnswerError(f"a log-probability that came back is positive: {found:.4g}")
+        raise NoAnswerError(f"a log-probability that came back is positive: {found:.4g}")
     return min(found, 0.0)
