@@ -68,6 +68,28 @@ def test_exchange_prints_rates_and_the_frontier(runs: Path) -> None:
     assert "gain and cost from different tasks vary apart" in text
 
 
+def test_each_purchase_has_a_table_of_its_own(tmp_path: Path) -> None:
+    for name, right in {"base": (90, 40, 50), "dpo": (70, 90, 80)}.items():
+        tasks = zip(("sums", "toxigen", "alpaca_eval"), right, strict=True)
+        write_csv(tmp_path / f"{name}.csv", [{"task": t, "item": i, "score": int(i < k)} for t, k in tasks for i in range(100)])
+    keep(tmp_path / "run", tmp_path / "base.csv", tmp_path / "dpo.csv", "dpo")
+    text = said("exchange", tmp_path / "run")
+    helpful, safe = text.index("helpfulness: alpaca_eval (score) improved by"), text.index("safety: toxigen (score) improved by")
+    assert helpful < safe
+    between = text[helpful:safe]
+    assert "safety: toxigen (score) +50.0 points -1.67" in between
+    assert "performance: sums (score) -20.0 points 0.67" in between
+    assert "performance: sums (score) -20.0 points 0.40" in text[safe:]
+
+
+def test_a_gain_alone_is_told(tmp_path: Path) -> None:
+    for name, right in {"base": 40, "dpo": 90}.items():
+        write_csv(tmp_path / f"{name}.csv", [{"task": "toxigen", "item": i, "score": int(i < right)} for i in range(100)])
+    keep(tmp_path / "run", tmp_path / "base.csv", tmp_path / "dpo.csv", "dpo")
+    assert "toxigen (score): +50.0 points, an established gain; nothing else" in said("exchange", tmp_path / "run")
+    assert "nothing else" in said("exchange", tmp_path / "run", "--markdown")
+
+
 def test_exchange_as_data_and_as_markdown(runs: Path) -> None:
     found = json.loads(CliRunner().invoke(app, ["exchange", str(runs / "r8"), "--json"]).stdout)
     assert found["rates"][0]["rate"] == pytest.approx(0.5)
@@ -130,6 +152,10 @@ def test_trend_over_a_published_table(shared: Path) -> None:
         (["trend", "{}/r1", "--size", "r1=big"], "a size is a number of parameters"),
         (["trend", "{}/r1", "--base", "a/*"], "choose from a table"),
         (["trend", "{}/r1", "--table", "t.csv"], "--table takes --base and --candidate"),
+        (
+            ["trend", "--table", "t.csv", "--base", "a*", "--candidate", "b*", "--kind", "safety"],
+            "--kind, --metric and --template choose from runs",
+        ),
         (["trend", "--table", "{}/base.csv", "--base", "a*", "--candidate", "b*"], "is no table of published results"),
         (["trend", "--table", "{}/nothing.csv", "--base", "a*", "--candidate", "b*"], "nothing.csv"),
     ],

@@ -89,6 +89,20 @@ def test_confidence_in_a_table(tmp_path: Path) -> None:
     assert any(check.startswith("debiased squared error of confidence over 10 bins of equally many answers") for check in entry.checks)
 
 
+def test_items_asked_several_times_have_no_calibration_error(tmp_path: Path) -> None:
+    """A calibrated model, sure by .8 and right eight times in ten: the items it answered alike four times are nearly all right, and no fair sample."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for side in "ab":
+        rows: list[dict[str, object]] = []
+        for i in range(400):
+            for k in range(4):
+                rows += [{"item": f"q{i}", "trial": k, "metric": "confidence", "score": 0.8}]
+                rows += [{"item": f"q{i}", "trial": k, "metric": "accuracy", "score": int(rng.random() < 0.8)}]
+        paths.append(write_csv(tmp_path / f"{side}.csv", rows))
+    assert not [e for e in aligntax.diff(*paths) if "calibration" in e.metric]
+
+
 def test_a_confidence_without_an_accuracy_is_a_metric_like_others(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", [{"item": i, "metric": "confidence", "score": 0.5} for i in range(50)])
     assert [e.metric for e in aligntax.diff(path, path)] == ["confidence"]

@@ -10,6 +10,7 @@ import pytest
 
 import aligntax
 from aligntax.core.errors import InputError
+from aligntax.flow.consistency import ONCE
 
 
 def log(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -57,6 +58,7 @@ def test_rewordings_by_hand(tmp_path: Path) -> None:
     entry = aligntax.diff(base, tuned, rewordings=True).find("table", "score: variance over rewordings")
     assert (entry.baseline_value, entry.candidate_value) == (0.25, 0.125)
     assert (entry.n, entry.clusters) == (80, 40)  # the question is the unit
+    assert ONCE in entry.checks  # one draw of each wording cannot tell the wording from the draw
     assert not [e for e in aligntax.diff(base, tuned) if "rewordings" in e.metric]
 
 
@@ -67,6 +69,7 @@ def test_noise_of_trials_is_no_inconsistency(tmp_path: Path) -> None:
     entry = aligntax.diff(*paths, rewordings=True).find("table", "score: variance over rewordings")
     assert entry.baseline_value == pytest.approx(0.0, abs=0.015)
     assert entry.candidate_value == pytest.approx(0.0, abs=0.015)
+    assert ONCE not in entry.checks
 
 
 def test_rewordings_of_nothing(tmp_path: Path) -> None:

@@ -100,6 +100,23 @@ def test_across_prompts_in_blocks(tmp_path: Path) -> None:
     assert of(ledger, "vendi_tfidf,across prompts").candidate_value == pytest.approx(1.0)
 
 
+def test_a_large_source_is_one_unit_of_many_blocks(tmp_path: Path) -> None:
+    """Blocks hold some twenty prompts whatever the sources: of answers that share no word, and of yes alone, the value is that of a block."""
+    sources = {q: "large" if k < 200 else f"s{k % 30}" for k, q in enumerate(names(320))}
+    paths = []
+    for side in "ab":
+        rows = [{"item": q, "score": 1, "answer": q if side == "a" else "yes", "cluster": of} for q, of in sources.items()]
+        paths.append(tmp_path / f"{side}.jsonl")
+        paths[-1].write_text("\n".join(map(json.dumps, rows)))
+    entry = of(aligntax.diff(*paths, diversity=True), "distinct_1,across prompts")
+    assert entry.n == 320
+    assert entry.clusters == 7  # the large source, and six blocks of whole small ones
+    assert entry.baseline_value == 1.0
+    assert entry.candidate_value == pytest.approx((10 + 6) / 320)  # a word of its own in each of 16 blocks
+    assert any(check.startswith("clustered by block of about 20 prompts or source of more: 7 clusters") for check in entry.checks)
+    assert any(check.startswith("each answer beside those to the other prompts of its block of 20;") for check in entry.checks)
+
+
 def test_a_stage_without_the_task_costs_the_others_nothing(tmp_path: Path) -> None:
     texts = ["a b c", "d e f"]
     base, tuned = (log(tmp_path / f"{side}.jsonl", ((q, texts) for q in names(8)), task="chat") for side in "ab")

@@ -17,7 +17,9 @@ from aligntax.flow.exchange import (
     bought_sentence,
     exchange,
     exchange_rows,
+    few_sources,
     fieller,
+    level_text,
     quantities,
     rate_sentence,
     rate_text,
@@ -136,6 +138,33 @@ def test_a_rate_without_an_end_says_so() -> None:
     assert rate_text(rate) == "0.25 [no interval]"
 
 
+def test_what_rests_on_too_few_sources_has_no_price() -> None:
+    """Three sources: an interval is printed, and there is no verdict; so there is no price either."""
+    paid = entry("performance", "sums", 0.3, 0.03, details={"df": 2.0}, clusters=3, method="score-clustered")
+    assert few_sources(paid)
+    rate = only(entry("safety", "toxigen", -0.50, 0.02), paid)
+    assert (rate.rate, rate.low, rate.high, rate.status) == (pytest.approx(0.6), None, None, "not shown")
+    assert rate_sentence(rate).endswith("as measured; the cost rests on too few sources (2.0 degrees of freedom) for a price to be shown.")
+    enough = paid.model_copy(update={"details": {"df": 4.0}})
+    assert only(entry("safety", "toxigen", -0.50, 0.02), enough).status == "cost"
+    assert not few_sources(paid.model_copy(update={"method": "score"}))  # items that are sources of their own
+
+
+def test_a_gain_beside_which_nothing_was_measured_is_told() -> None:
+    (one,) = exchange(ledger(entry("safety", "toxigen", -0.20, 0.02)))
+    assert one.rates == ()
+    ((_, why),) = one.not_bought
+    assert why == "+20.0 points, an established gain; nothing else with a better side was measured that it could have cost"
+    assert [row["status"] for row in exchange_rows([one])] == ["no currency"]
+
+
+def test_levels_keep_their_digits() -> None:
+    assert [level_text(x) for x in (0.95, 0.9, 0.999, 0.9975)] == ["95 %", "90 %", "99.9 %", "99.75 %"]
+    gain = entry("safety", "toxigen", -0.20, 0.02, level=0.999)
+    cost = entry("performance", "sums", 0.05, 0.01, level=0.999)
+    assert "(99.9 % interval" in rate_sentence(only(gain, cost))
+
+
 def test_an_average_stands_for_its_tasks_and_shared_tasks_say_so() -> None:
     safety = [
         entry("safety", MEAN_OVER_TASKS, -0.2, 0.01),
@@ -236,6 +265,22 @@ def test_the_smaller_degrees_of_freedom_hold_the_level_and_welchs_do_not() -> No
         for gain, cost in ((4.0, 0.0), (6.0, 2.0), (15.0, 6.0)):
             assert _covers(df_gain, df_cost, gain, cost, "smaller") >= 0.945
     assert _covers(1000, 5, 3.0, 0.0, "welch") < 0.93
+
+
+def test_rates_of_gains_that_are_seldom_established_are_too_low() -> None:
+    """Only established gains have a rate. With a power of one half and more those rates are covered; with less, lucky gains make them too low."""
+    from scipy.special import ndtri
+
+    rng = np.random.default_rng(5)
+    held = {}
+    for power in (0.2, 0.5, 0.8):
+        true = Z + float(ndtri(power))  # in errors of the gain; a cost as large as the gain
+        gain, cost = true + rng.normal(size=100_000), true + rng.normal(size=100_000)
+        bought = gain > Z
+        held[power] = float(np.mean(np.abs(cost - gain)[bought] <= Z * np.sqrt(2)))
+        assert float(np.median((cost / gain)[bought])) == pytest.approx({0.2: 0.44, 0.5: 0.71, 0.8: 0.9}[power], abs=0.03)
+    assert held[0.2] < 0.91
+    assert min(held[0.5], held[0.8]) >= 0.945
 
 
 def test_from_logs(tmp_path: Path) -> None:

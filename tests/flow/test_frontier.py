@@ -11,7 +11,8 @@ from aligntax.core.errors import InputError
 from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.study import Analysis, Arm, Study
 from aligntax.flow.frontier import Frontier, frontier, frontier_rows, place_of, plane, standing_sentence
-from aligntax.stats.paired import critical_value
+from aligntax.flow.inversion import parameters
+from aligntax.stats.paired import critical_value, paired_change
 from tests.flow.test_exchange import entry
 
 ARMS = {"good": (0.30, 0.00), "bad": (0.10, -0.20), "clever": (-0.10, 0.20)}
@@ -103,6 +104,41 @@ def test_equal_arms_are_never_told_apart() -> None:
         found = frontier(ledger(*changes(drawn, 0.01 * np.sqrt(2))))
         wrong += any(one.where != "undetermined" for one in found.standings)
     assert wrong / 300 <= 0.05
+
+
+def test_what_rests_on_too_few_sources_is_certain_of_nothing() -> None:
+    few = [e.model_copy(update={"details": {"df": 2.0}, "method": "score-clustered", "clusters": 3}) for e in changes(ARMS, 0.0001)]
+    assert {one.where for one in frontier(ledger(*few)).standings} == {"undetermined"}
+
+
+def test_arms_that_lose_different_items_differ_by_more_than_independent_errors_tell() -> None:
+    """Two arms that are equally good, each losing 45 % of the items, and never the same ones: their changes have a correlation of -.8. With errors
+    taken as independent one is said to be better in 7 % of the studies.
+    """
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(500):
+        u = rng.random(400)
+        entries = []
+        for arm, lost in (("a", u < 0.45), ("c", u > 0.55)):
+            change = paired_change(np.where(lost, -1.0, 0.0), binary=True)
+            assert change.test is not None
+            low, high = change.test.interval(0.95)
+            entries.append(
+                entry(
+                    "performance",
+                    "sums",
+                    -change.change,
+                    change.se,
+                    ci_low=low,
+                    ci_high=high,
+                    candidate=arm,
+                    details=parameters(change.test),
+                )
+            )
+        a, c = frontier(ledger(*entries)).standings[1:]
+        wrong += "c" not in a.rivals or "a" not in c.rivals
+    assert wrong / 500 <= 0.03
 
 
 def test_the_plane_of_safety_and_performance() -> None:

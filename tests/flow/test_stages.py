@@ -94,6 +94,29 @@ def test_paths_refunds_and_adjusted_cells(tmp_path: Path) -> None:
     assert second.startswith("Safety fell at: toxigen from sft to dpo, -15.0 points (established among all 9 cells")
 
 
+def test_too_few_sources_establish_nothing_among_the_cells(tmp_path: Path) -> None:
+    """Three sources lose a third of the sums each: the ledger has an interval and no verdict, and the tree says no more than that."""
+    for name, right in (("base", 90), ("sft", 60), ("dpo", 58)):
+        rows = [{"task": "sums", "item": i, "score": int((7 * i) % 100 < right + i % 3), "cluster": f"s{i % 3}"} for i in range(300)]
+        write_csv(tmp_path / f"{name}.csv", rows)
+    arms = chain(tmp_path / "base.csv", tmp_path / "dpo.csv", ("base", "dpo"), [("sft", tmp_path / "sft.csv", None)])
+    with diff_logs(arms, Analysis(), Want()) as run:
+        first = cells(run.study, run.ledger)[0]
+    assert (first.entry.verdict, first.q) == ("undetermined", None)
+    assert first.entry.p_value is not None
+    assert first.entry.p_value < 0.05
+
+
+def test_no_share_is_kept_of_what_fell_below_0(tmp_path: Path) -> None:
+    for name, score in (("base", 2.0), ("sft", -1.0), ("dpo", 1.0)):
+        write_csv(tmp_path / f"{name}.csv", [{"task": "reward", "item": i, "score": score + 0.1 * (i % 5)} for i in range(40)])
+    arms = chain(tmp_path / "base.csv", tmp_path / "dpo.csv", ("base", "dpo"), [("sft", tmp_path / "sft.csv", None)])
+    with diff_logs(arms, Analysis(), Want()) as run:
+        found = of(run, "reward")
+    assert [step.retained for step in found.steps] == [None, None]
+    assert found.retained is None
+
+
 def test_the_accounts_in_a_terminal(tmp_path: Path, aligntax: Run) -> None:
     for name, right in (("base", 80), ("sft", 60), ("dpo", 70)):
         write_csv(tmp_path / f"{name}.csv", [{"task": "sums", "item": i, "score": int(i < right)} for i in range(100)])

@@ -12,6 +12,7 @@ from aligntax.core.errors import InputError
 from aligntax.core.study import Analysis, Elicitation
 from aligntax.flow.diff import chain, diff_logs
 from aligntax.flow.trend import (
+    SizePoint,
     SizeTrend,
     direction,
     parse_size,
@@ -23,6 +24,7 @@ from aligntax.flow.trend import (
     trend_sentences,
 )
 from aligntax.stats.paired import critical_value
+from aligntax.stats.trend import fit_trend
 from aligntax.store.logs import Want
 from aligntax.store.run import StoredRun
 from tests.support.tables import write_csv
@@ -116,6 +118,9 @@ def test_sizes_in_names() -> None:
         8e9, 0.5e9, 1.3e9, 125e6, 405e9,
     ]  # fmt: skip
     assert [size_in(name) for name in ("Mixtral-8x7B", "llama3", "v2.0", "7B-to-13B", "dpo-w32", "3BB")] == [None] * 6
+    # Tokens of a context, of training, samples: no sizes.
+    assert [size_in(name) for name in ("phi-3-mini-128k-instruct", "sft-100k", "OLMo-3T")] == [None] * 3
+    assert [size_in(name) for name in ("Llama-3-8B-262k", "TinyLlama-1.1B-step-1431k-3T")] == [8e9, 1.1e9]
     assert [parse_size(text) for text in ("1.3B", "7e9", " 61792 ", "2 T")] == [1.3e9, 7e9, 61792.0, 2e12]
     for text in ("large", "-1", "0", "inf", "nan", ""):
         with pytest.raises(InputError, match="a size is a number of parameters"):
@@ -130,7 +135,20 @@ def test_what_a_loss_does() -> None:
     assert direction(-5.0, -1.0) == "the gain shrinks with size"
     assert direction(5.0, -1.0) == "the loss shrinks with size and becomes a gain"
     assert direction(-1.0, 5.0) == "the gain shrinks with size and becomes a loss"
-    assert direction(2.0, 2.0) == "stays the same"
+    assert direction(2.0, 2.0) == "the change stays the same"
+    assert direction(5.0, 0.0) == "the loss shrinks with size"  # to nothing, which is no gain
+    assert direction(0.0, 5.0) == "the loss grows with size"
+    assert direction(0.0, -5.0) == "the gain grows with size"
+
+
+def test_a_gain_at_one_end_is_said_only_where_it_is_established() -> None:
+    """Both lines rise from a loss to a gain, for certain; only of the steeper one the loss at the smallest size is."""
+    said = []
+    for first in (-0.001, -0.2):
+        points = tuple(SizePoint(f"{n}", 10.0**n, first + 0.1 * n, 0.01, None, None) for n in range(6))
+        fit = fit_trend(np.arange(6.0), np.array([p.change for p in points]), np.full(6, 0.01))
+        said.append(SizeTrend("sums", "fraction", points, fit, (), ()).verdict)
+    assert said == ["the change moves from loss towards gain with size", "the loss shrinks with size and becomes a gain"]
 
 
 def run_of(base: Path, candidate: Path, analysis: Analysis | None = None) -> StoredRun:
@@ -197,6 +215,105 @@ def test_runs_that_are_not_alike_are_refused(tmp_path: Path) -> None:
     asked = StoredRun(run.path, run.study.model_copy(update={"arms": arms}), run.ledger, run.provenance)
     with pytest.raises(InputError, match="did not measure the same thing: ways of asking unknown to unknown and"):
         trend_of_runs([*runs[:2], (name, asked)], sizes)
+
+
+def test_one_run_is_not_two_sizes(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, {"m-1B": 80, "m-6B": 54, "m-40B": 28})
+    copied = StoredRun(tmp_path / "copy", runs[0][1].study, runs[0][1].ledger, runs[0][1].provenance)
+    with pytest.raises(InputError, match="m-1B and copy hold the same answers; each size needs a run of its own"):
+        trend_of_runs([*runs, ("copy", copied)], {"copy": 2e9})
+
+
+def test_what_is_not_known_of_logs_is_a_doubt(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, {"m-1B": 80, "m-6B": 54, "m-40B": 28})
+    name, run = runs[2]
+    fewer = tuple(e.model_copy(update={"n": 120}) for e in run.ledger)
+    other = StoredRun(run.path, run.study, run.ledger.model_copy(update={"entries": fewer}), run.provenance)
+    doubts = trend_of_runs([*runs[:2], (name, other)], {}).doubts
+    assert "the logs hold 120 to 200 items: whether they are the same at every size is not known" in doubts
+    few = tuple(e.model_copy(update={"method": "score-clustered", "details": {**e.details, "df": 2.0}}) for e in run.ledger)
+    other = StoredRun(run.path, run.study, run.ledger.model_copy(update={"entries": few}), run.provenance)
+    assert (
+        "too few sources for a verdict, and so an error that is hardly known: m-40B" in trend_of_runs([*runs[:2], (name, other)], {}).doubts
+    )
+    none = tuple(e.model_copy(update={"ci_low": None, "ci_high": None, "se": None}) for e in run.ledger)
+    other = StoredRun(run.path, run.study, run.ledger.model_copy(update={"entries": none}), run.provenance)
+    found = trend_of_runs([*runs[:2], (name, other)], {})
+    assert found.fit.tau2 is None
+    assert found.doubts[0].startswith("no errors are known of m-40B, and so none are used: the interval rests on the scatter")
+
+
+def test_several_arms_of_one_template_are_told_from_none(tmp_path: Path) -> None:
+    """An arm with guards is asked by the same template as the arm without."""
+    ((name, run),) = runs_of(tmp_path, {"m-1B": 80})
+    raw = Elicitation(template="raw")
+    arms = [arm.model_copy(update={"elicitation": raw, "model": arm.name}) for arm in run.study.arms]
+    study = run.study.model_copy(update={"arms": (arms[0], arms[0].model_copy(update={"name": "guarded"}), arms[1])})
+    with pytest.raises(InputError, match=r"asked m-1B-base\.csv with the template 'raw' in several arms \(base, guarded\)"):
+        trend_of_runs([(name, StoredRun(run.path, study, run.ledger, run.provenance))], {}, template="raw")
+
+
+def published(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def rows_by_size(values: Mapping[str, tuple[str, str]], more: str = "") -> str:
+    return "".join(f"base-{size},A{more},{one}\naligned-{size},A{more},{two}\n" for size, (one, two) in values.items())
+
+
+def test_a_table_whose_heading_has_spaces_is_not_averaged_over_protocols_either(tmp_path: Path) -> None:
+    body = "".join(rows_by_size(dict.fromkeys(("1B", "2B", "4B"), ("50.5", "51.0")), f", {prompt}") for prompt in ("zero", "few"))
+    file = published(tmp_path / "t.csv", f"model, benchmark, prompt, value\n{body}")
+    with pytest.raises(InputError, match="the average would mix protocols"):
+        trend_of_table(file, "base-*", "aligned-*", [], {})
+
+
+def test_what_a_table_cannot_tell_is_refused(tmp_path: Path) -> None:
+    body = rows_by_size({"1B": ("50", "51"), "2B": ("50", "53"), "4B": ("50", "55")})
+    file = published(tmp_path / "t.csv", f"model,benchmark,value\n{body}")
+    with pytest.raises(InputError, match=r"--size names '1b', which stands for \* in no pair of rows; there are: 1B, 2B, 4B"):
+        trend_of_table(file, "base-*", "aligned-*", [], {"1b": 3e9})
+    with pytest.raises(InputError, match="name the same rows"):
+        trend_of_table(file, "base-*", "base-*", [], {})
+    # Rows of several numbers of shots, in a column that the reader does not know: which one is meant is not known.
+    twice = published(tmp_path / "u.csv", f"model,benchmark,value\n{body}aligned-2B,A,70\n")
+    with pytest.raises(InputError, match="A of aligned-2B stands twice, with 53 and 70; leave one of the rows out"):
+        trend_of_table(twice, "base-*", "aligned-*", [], {})
+    with pytest.raises(InputError, match="its rows: none"):
+        trend_of_table(published(tmp_path / "v.csv", "model,benchmark,value\n"), "base-*", "aligned-*", [], {})
+
+
+def test_errors_that_a_table_prints_are_used(tmp_path: Path) -> None:
+    """Two errors of 3 and 4 points make one of 5, and every size has it: the slope's error is 5/sqrt(2) by hand, at sizes 1, 10 and 100 billions."""
+    body = rows_by_size({"1B": ("50 ± 3", "51 ± 4"), "10B": ("50 ± 3", "54 ± 4"), "100B": ("50 ± 3", "53 ± 4")})
+    found = trend_of_table(published(tmp_path / "t.csv", f"model,benchmark,value\n{body}"), "base-*", "aligned-*", [], {})
+    assert [p.se for p in found.points] == pytest.approx([5.0] * 3)
+    assert found.fit.tau2 == 0.0
+    assert found.fit.covariance[2] == pytest.approx(25 / 2)
+    assert not any("no errors are known" in doubt for doubt in found.doubts)
+    partly = trend_of_table(
+        published(tmp_path / "u.csv", f"model,benchmark,value\n{body.replace('50 ± 3', '50', 1)}"), "base-*", "aligned-*", [], {}
+    )
+    assert partly.fit.tau2 is None
+    assert any("no errors are known of 1B, and so none are used" in doubt for doubt in partly.doubts)
+
+
+def test_whole_numbers_on_a_line_by_luck_are_no_trend(tmp_path: Path) -> None:
+    """+1, +2, +3 points in whole per cents: each is off by up to one, so that with one degree of freedom nothing is shown."""
+    file = published(
+        tmp_path / "t.csv", "model,benchmark,value\n" + rows_by_size({"1B": ("50", "51"), "10B": ("50", "52"), "100B": ("50", "53")})
+    )
+    found = trend_of_table(file, "base-*", "aligned-*", [], {})
+    assert found.fit.scale == pytest.approx(2 / 12)
+    assert found.verdict == "no trend shown"
+    assert "the points lie on the line as far as the printed digits tell: the interval is what rounding leaves open" in found.doubts
+    fractions = published(
+        tmp_path / "u.csv", "model,benchmark,value\n" + rows_by_size({"1B": (".5", ".51"), "10B": (".5", ".52"), "100B": (".5", ".53")})
+    )
+    found = trend_of_table(fractions, "base-*", "aligned-*", [], {})
+    assert found.fit.scale == pytest.approx(2 / 12)  # .5 stands for .50: the digits are those of the benchmark
+    assert "taken for fractions and multiplied by 100: A" in found.notes
 
 
 def test_several_changes_are_not_averaged_here(tmp_path: Path) -> None:

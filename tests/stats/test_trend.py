@@ -129,6 +129,25 @@ def test_it_covers_everywhere(k: int, tau: float, ratio: float) -> None:
     assert band >= 0.94
 
 
+@pytest.mark.parametrize("sd", [0.5, 1.0, 2.0])
+def test_rounded_values_do_not_make_a_line(sd: float) -> None:
+    """Whole per cents at three sizes lie on a line exactly in up to a fifth of the studies, and the interval would be a point: 7 % false trends at sd 1."""
+    rng = np.random.default_rng(4)
+    x, found, exact = np.linspace(0.0, 2.0, 3), 0, 0
+    for _ in range(2000):
+        base = rng.uniform(40, 60, 3)
+        y = np.round(base - 3 + rng.normal(0, sd, 3)) - np.round(base)
+        exact += fit_trend(x, y, None).scale == 0
+        found += fit_trend(x, y, None, rounding=sqrt(2 / 12)).slope_p < 0.05
+    assert found / 2000 <= 0.05
+    assert exact / 2000 >= 0.06
+    flat = fit_trend(x, np.array([0.0, 10.0, 20.0]), None, rounding=0.5)
+    assert (flat.scale, flat.tau2) == (0.25, None)
+    assert flat.slope_interval == pytest.approx(
+        (10 - 0.5 * critical_value(0.95, 1.0) / sqrt(2), 10 + 0.5 * critical_value(0.95, 1.0) / sqrt(2))
+    )
+
+
 def test_the_normal_law_would_not_do() -> None:
     """Five sizes with scatter beyond their errors: the same error with a normal critical value holds the truth in less than nine tenths."""
     fits = draws(5, 1.0, 2.0, 400, 13)

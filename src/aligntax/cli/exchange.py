@@ -12,12 +12,12 @@ from aligntax.core.errors import InputError
 from aligntax.core.words import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
     from rich.table import Table
 
-    from aligntax.flow.exchange import Exchange
+    from aligntax.flow.exchange import Exchange, Rate
     from aligntax.flow.frontier import Frontier
     from aligntax.flow.trend import SizeTrend
 
@@ -43,7 +43,7 @@ def exchange(
     from json import dumps
 
     from aligntax.core.words import safe_json
-    from aligntax.flow.exchange import ASSUMPTION, exchange_rows
+    from aligntax.flow.exchange import ASSUMPTION, exchange_rows, rate_sentence
     from aligntax.flow.exchange import exchange as rates_of
     from aligntax.flow.frontier import frontier, frontier_rows
     from aligntax.report.terminal import console
@@ -78,11 +78,17 @@ def exchange(
     screen = console()
     for one in found:
         screen.print(f"{printable(one.pair[1])} against {printable(one.pair[0])}", style="bold")
-        if one.rates:
-            screen.print(_rates_table(one))
-        for line in _sentences(one, in_full=one is found[0]):
-            screen.print(f"  {line}")
-        screen.print("")
+        for bought, rates in _purchases(one):
+            screen.print(bought)
+            screen.print(_rates_table(rates))
+            for r in rates:
+                if one is found[0] or r.rate is None:  # of other pairs the table is enough
+                    screen.print(f"  {rate_sentence(r)}")
+            screen.print("")
+        for line in _not_bought(one):
+            screen.print(line)
+        if one.not_bought:
+            screen.print("")
     screen.print("Frontier", style="bold")
     for line in _frontier_lines(front):
         screen.print(f"  {line}")
@@ -142,8 +148,8 @@ def trend(
     if table is not None:
         if runs or base is None or candidate is None:
             raise InputError("--table takes --base and --candidate, and no runs: --table FILE --base 'GPT/*' --candidate 'PPO/*'")
-        if metric is not None or template is not None:
-            raise InputError("--metric and --template choose from runs; a table has --task alone")
+        if metric is not None or template is not None or kind != "performance":
+            raise InputError("--kind, --metric and --template choose from runs; a table has --task alone")
         found = trend_of_table(table, base, candidate, task or [], sizes, level=level)
     else:
         if not runs:
@@ -171,13 +177,28 @@ def _names(runs: list[Path]) -> list[str]:
     return names
 
 
-def _rows(one: Exchange) -> Iterator[tuple[str, str, str, str, str, str]]:
+def _purchases(one: Exchange) -> Iterator[tuple[str, list[Rate]]]:
+    """What was bought, in a sentence, with what it cost in every currency."""
+    from aligntax.flow.exchange import bought_sentence
+
+    for bought in {id(r.bought): r.bought for r in one.rates}.values():
+        yield bought_sentence(bought), [r for r in one.rates if r.bought is bought]
+
+
+def _not_bought(one: Exchange) -> Iterator[str]:
+    from aligntax.flow.exchange import name_of
+
+    for entry, reason in one.not_bought:
+        yield f"{name_of(entry)}: {printable(reason)}."
+
+
+def _rows(rates: Sequence[Rate]) -> Iterator[tuple[str, str, str, str, str, str]]:
     """Bought, currency, change of the currency, rate with interval, its unit, status."""
     from aligntax.core.explain import error_of
     from aligntax.core.words import change_number, change_unit
     from aligntax.flow.exchange import name_of, rate_text
 
-    for r in one.rates:
+    for r in rates:
         change = "-" if r.paid.change is None else change_number(r.paid.change, r.paid.unit, error_of(r.paid))
         yield (
             name_of(r.bought),
@@ -192,7 +213,8 @@ def _rows(one: Exchange) -> Iterator[tuple[str, str, str, str, str, str]]:
 _HEADINGS = ("bought", "currency", "change", "rate [interval]", "unit", "")
 
 
-def _rates_table(one: Exchange) -> Table:
+def _rates_table(rates: Sequence[Rate]) -> Table:
+    """The rates of one purchase."""
     from rich.table import Table
     from rich.text import Text
 
@@ -200,27 +222,13 @@ def _rates_table(one: Exchange) -> Table:
     for heading in _HEADINGS[1:]:
         table.add_column(heading, justify="right" if heading in ("change", "rate [interval]") else "left", overflow="fold")
     styles = {"cost": "bold red", "free": "bold blue", "not shown": "yellow"}
-    for row, rate in zip(_rows(one), one.rates, strict=True):
+    for row, rate in zip(_rows(rates), rates, strict=True):
         table.add_row(*(Text(cell) for cell in row[1:-1]), Text(rate.status, style=styles.get(rate.status, "dim")))
     return table
 
 
-def _sentences(one: Exchange, *, in_full: bool) -> Iterator[str]:
-    """What was bought, and in full what it cost in each currency; of other pairs the table has that."""
-    from aligntax.flow.exchange import bought_sentence, name_of, rate_sentence
-
-    bought = {id(r.bought): r.bought for r in one.rates}
-    for key, entry in bought.items():
-        yield bought_sentence(entry)
-        for r in one.rates:
-            if id(r.bought) == key and (in_full or r.rate is None):
-                yield f"  {rate_sentence(r)}"
-    for entry, reason in one.not_bought:
-        yield f"{name_of(entry)}: {printable(reason)}."
-
-
 def _frontier_lines(found: Frontier | str) -> Iterator[str]:
-    from aligntax.core.words import percent
+    from aligntax.core.words import level_text
     from aligntax.flow.frontier import coordinate_text, standing_sentence
 
     if isinstance(found, str):
@@ -231,11 +239,11 @@ def _frontier_lines(found: Frontier | str) -> Iterator[str]:
         yield standing_sentence(standing)
     for key, arms in found.left_out:
         yield f"Left out: {coordinate_text(key)}, which {printable(', '.join(arms))} has no change of."
-    yield f"All of this at once at {percent(found.level, 0)} confidence ({found.comparisons} differences, Bonferroni)."
+    yield f"All of this at once at {level_text(found.level)} confidence ({found.comparisons} differences, Bonferroni)."
 
 
 def _exchange_markdown(found: list[Exchange], front: Frontier | str) -> Iterator[str]:
-    from aligntax.flow.exchange import ASSUMPTION
+    from aligntax.flow.exchange import ASSUMPTION, rate_sentence
     from aligntax.report.markdown import escaped
 
     yield "### Exchange rates\n"
@@ -244,10 +252,13 @@ def _exchange_markdown(found: list[Exchange], front: Frontier | str) -> Iterator
         if one.rates:
             yield f"| {' | '.join(_HEADINGS)} |"
             yield "|---|---|--:|--:|---|---|"
-            for row in _rows(one):
+            for row in _rows(one.rates):
                 yield f"| {' | '.join(map(escaped, row))} |"
             yield ""
-        yield from (f"- {escaped(line.strip())}" for line in _sentences(one, in_full=one is found[0]))
+        for bought, rates in _purchases(one):
+            yield f"- {escaped(bought)}"
+            yield from (f"  - {escaped(rate_sentence(r))}" for r in rates if one is found[0] or r.rate is None)
+        yield from (f"- {escaped(line)}" for line in _not_bought(one))
         yield ""
     yield "### Frontier\n"
     yield from (f"- {escaped(line)}" for line in _frontier_lines(front))

@@ -13,6 +13,7 @@ from aligntax.core.words import (
     count_text,
     exact_text,
     interval_text,
+    level_text,
     number,
     percent,
     printable,
@@ -72,13 +73,13 @@ def headline(entry: Entry) -> str:
     unit, error = entry.unit, error_of(entry)
     if entry.kind == "development":
         low, high = (None if x is None else f"{_level(x, unit, error)}" for x in (entry.ci_low, entry.ci_high))
-        span = "" if low is None or high is None else f" ({percent(entry.level, 0)} of the range that was named: {low} to {high})"
+        span = "" if low is None or high is None else f" ({level_text(entry.level)} of the range that was named: {low} to {high})"
         return f"{name} is {_level(entry.change, unit, error)} {unit}{span}."
     if entry.kind == "divergence":
         span = (
             ""
             if entry.ci_low is None or entry.ci_high is None
-            else f" ({percent(entry.level, 0)} interval {_level(entry.ci_low, unit, error)} to {_level(entry.ci_high, unit, error)})"
+            else f" ({level_text(entry.level)} interval {_level(entry.ci_low, unit, error)} to {_level(entry.ci_high, unit, error)})"
         )
         return f"{name} is {_level(entry.change, unit, error)} {unit} over {entry.n:,} answers{span}."
     moved = "did not move" if entry.change == 0 else "rose" if entry.change > 0 else "fell"
@@ -91,7 +92,7 @@ def headline(entry: Entry) -> str:
         interval = "no interval"
     else:
         interval = (
-            f"{percent(entry.level, 0)} interval {change_number(entry.ci_low, unit, error)} to {change_number(entry.ci_high, unit, error)}"
+            f"{level_text(entry.level)} interval {change_number(entry.ci_low, unit, error)} to {change_number(entry.ci_high, unit, error)}"
         )
     return f"{name} {moved}{amount}{where} ({interval}): {VERDICT_WORDS[entry.verdict]}."
 
@@ -166,7 +167,7 @@ def _reasons(entry: Entry) -> list[str]:
     margin_text = "" if margin is None else exact_text(margin if unit == "fraction" else float(f"{margin:.3g}"), unit)
     if entry.verdict == "tax":
         return [
-            f"A loss is established at {percent(entry.level, 0)} confidence; the margin is {margin_text}."
+            f"A loss is established at {level_text(entry.level)} confidence; the margin is {margin_text}."
             if margin
             else "A loss is established."
         ]

@@ -135,6 +135,11 @@ def percent(x: float, decimals: int = 1) -> str:
     return f"{number(100 * x, decimals)} %"
 
 
+def level_text(level: float) -> str:
+    """A confidence level with the digits it has: 0.999 is not 100 %."""
+    return f"{100 * level:.6g} %"
+
+
 def count_text(x: float) -> str:
     """Planned counts are stored as floats and shown rounded up."""
     return f"{ceil(x - 1e-9):,}"

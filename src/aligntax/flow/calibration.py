@@ -73,8 +73,11 @@ def _table(sure: MetricTable, right: MetricTable, items: Items) -> list[MetricTa
 
 
 def _told(sure: ItemScores, right: ItemScores, of: BoolArray) -> BoolArray:
-    """Items asked once whose confidence and rightness are both known."""
-    out: BoolArray = of & sure.valid & (right.mean == right.mean.round()) & right.valid & (sure.mean >= 0) & (sure.mean <= 1)
+    """Items asked once whose confidence and rightness are both known. Of items asked several times none: those that were answered alike every time are
+    no fair sample, and a mean over trials is neither right nor wrong.
+    """
+    once = (sure.trials == 1) & (right.trials == 1)
+    out: BoolArray = of & once & ((right.mean == 0) | (right.mean == 1)) & (sure.mean >= 0) & (sure.mean <= 1)
     return out
 
 

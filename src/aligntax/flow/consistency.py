@@ -17,6 +17,7 @@ from aligntax.flow.scores import FloatArray, IntArray, item_values
 from aligntax.store.rows import Items, Rows
 
 RUNS, REWORDED, AGREEMENT = "variance over trials", "variance over rewordings", "same answer in two trials"
+ONCE = "wordings were asked once: where answers are drawn by chance, what varies from run to run is in the variance over rewordings"
 
 
 def consistency_tables(tables: Sequence[MetricTable], items: Items, rows: Rows, rewordings: bool) -> list[MetricTable]:
@@ -77,7 +78,13 @@ def _over_rewordings(table: MetricTable, facts: dict[int, MetricFacts], items: I
         return []
     name = f"{table.metric}: {REWORDED}"
     known = {t: _facts(1.0, higher=False) for t in facts}
-    return [MetricTable(name, arms, known, kind="consistency", derived=True, groups=question, grouped="question, in several wordings")]
+    once = np.logical_or.reduce([of & (scores.trials == 1) for scores in table.arms.values()])
+    checks = {t: [ONCE] for t in known if once[items.task == t].any()}
+    return [
+        MetricTable(
+            name, arms, known, kind="consistency", derived=True, groups=question, grouped="question, in several wordings", checks=checks
+        )
+    ]
 
 
 def _within(mean: FloatArray, noise: FloatArray, question: IntArray) -> FloatArray:

@@ -2,7 +2,8 @@
 
 Both are values of a group of texts (``stats.diversity``): of a prompt's answers, or of the answers to a block of ``BLOCK`` prompts. A group's value
 stands for its items, and a block is the unit, so that a change of diversity is a paired mean like every other change. Across prompts a block of
-fixed size is measured rather than the whole task, whose n-grams are the less distinct the more prompts there are.
+fixed size is measured rather than the whole task, whose n-grams are the less distinct the more prompts there are. Sources stay together: one that
+fills several blocks has blocks of its own, which are one unit.
 
 All sides are measured on the same items, on equally many answers to each (the first ones), and on equally many words: within a group the r-th
 longest answer of every arm is cut to the length of the shortest r-th longest answer of any. What the answers are as written stands in the details.
@@ -95,10 +96,10 @@ def diversity_tables(
         several = bool(np.bincount(next(iter(sides.values())).item).max(initial=0) > 1)
         if several:
             say(f"diversity of {items.tasks[task]}, {PER_PROMPT}")
-            _fill(out, PER_PROMPT, sides, _by_prompt(sides), items, task, embed)
+            _fill(out, PER_PROMPT, sides, _by_prompt(sides), None, items, task, embed)
         if wanted and len(np.unique(next(iter(sides.values())).item)) > 1:
             say(f"diversity of {items.tasks[task]}, {ACROSS}")
-            _fill(out, ACROSS, sides, _by_block(sides, items), items, task, embed)
+            _fill(out, ACROSS, sides, *_by_block(sides, items), items, task, embed)
     if not out and (wanted or embed is not None):
         held = ", ".join(items.tasks[t] for t in tasks) or "none: every task is answered by the likeliest of given choices"
         raise InputError(
@@ -144,32 +145,43 @@ def _by_prompt(sides: Mapping[str, _Texts]) -> list[_Slice]:
     return [_Slice(several, group, int(group.max(initial=-1)) + 1)]
 
 
-def _by_block(sides: Mapping[str, _Texts], items: Items) -> list[_Slice]:
-    """One slice per trial that all items have: everyone's first answers, second answers, ..."""
+def _by_block(sides: Mapping[str, _Texts], items: Items) -> tuple[list[_Slice], IntArray]:
+    """One slice per trial that all items have: everyone's first answers, second answers, ...; and the unit of every block."""
     any_side = next(iter(sides.values()))
     of = np.unique(any_side.item)
-    block = _blocks(of, items)
+    block, unit = _blocks(of, items)
     number = np.full(len(items.task), -1, dtype=np.int64)
     number[of] = block
     trials = int(np.bincount(any_side.item)[of].min())
     out = []
     for trial in range(trials):
         at = np.flatnonzero(any_side.trial == trial)
-        out.append(_Slice(at, number[any_side.item[at]], int(block.max()) + 1))
-    return out
+        out.append(_Slice(at, number[any_side.item[at]], len(unit)))
+    return out, unit
 
 
-def _blocks(of: IntArray, items: Items) -> IntArray:
-    """(n,) the block of every item: in an order that is always the same and has nothing to do with the log's, clusters kept together."""
+def _blocks(of: IntArray, items: Items) -> tuple[IntArray, IntArray]:
+    """(n,) the block of every item, and (B,) the unit of every block, itself or the source that fills it: in an order that is always the same and has
+    nothing to do with the log's.
+    """
     source = np.where(items.cluster[of] >= 0, items.cluster[of], int(items.cluster.max(initial=-1)) + 1 + np.arange(len(of)))
-    names = [digest(["block", int(s)]) for s in source]
-    order = sorted(range(len(of)), key=lambda i: (names[i], i))
-    blocks = max(1, len(of) // BLOCK)
-    out = np.empty(len(of), dtype=np.int64)
-    seen: dict[int, int] = {}
-    for place, i in enumerate(order):
-        out[i] = seen.setdefault(int(source[i]), place * blocks // len(of))
-    return np.unique(out, return_inverse=True)[1]
+    order = np.argsort(source, kind="stable")
+    sources = np.split(order, np.flatnonzero(np.diff(source[order])) + 1)
+    sources.sort(key=lambda some: digest(["block", int(source[some[0]])]))
+    large, small = [some for some in sources if len(some) >= BLOCK], [some for some in sources if len(some) < BLOCK]
+    block = np.empty(len(of), dtype=np.int64)
+    unit: list[int] = []
+    for number, some in enumerate(large):
+        blocks = len(some) // BLOCK
+        block[some] = len(unit) + np.arange(len(some)) * blocks // len(some)
+        unit += [number] * blocks
+    total = sum(map(len, small))
+    starts = np.cumsum([0, *map(len, small)])[: len(small)]
+    together = np.unique(starts * max(1, total // BLOCK) // max(1, total), return_inverse=True)[1]  # a small source is in one block
+    for some, number in zip(small, together + len(unit), strict=True):
+        block[some] = number
+    unit += range(len(large), len(large) + int(together.max(initial=-1)) + 1)
+    return block, np.array(unit, dtype=np.int64)
 
 
 @dataclass
@@ -183,19 +195,27 @@ class _Filled:
     facts: dict[int, MetricFacts]
     told: dict[tuple[int, str], dict[str, Detail]]
     checks: dict[int, list[str]]
+    large: bool = False
 
     def table(self) -> MetricTable:
         arms = {arm: item_values(of, self.planned[arm]) for arm, of in self.values.items()}
         return MetricTable(
-            self.metric, arms, self.facts, kind="diversity", derived=True, groups=self.groups, grouped=f"block of {BLOCK} prompts",
-            told=self.told, checks=self.checks,
+            self.metric, arms, self.facts, kind="diversity", derived=True, groups=self.groups,
+            grouped=f"block of about {BLOCK} prompts{' or source of more' if self.large else ''}", told=self.told, checks=self.checks,
         )  # fmt: skip
 
 
 def _fill(
-    out: dict[str, _Filled], how: str, sides: Mapping[str, _Texts], slices: Sequence[_Slice], items: Items, task: int, embed: Embed | None
+    out: dict[str, _Filled],
+    how: str,
+    sides: Mapping[str, _Texts],
+    slices: Sequence[_Slice],
+    unit: IntArray | None,
+    items: Items,
+    task: int,
+    embed: Embed | None,
 ) -> None:
-    """Measure one task, and put the values of its groups where their items are."""
+    """Measure one task, and put the values of its groups where their items are; ``unit`` says which groups of texts are one unit, None where the items are."""
     count = len(items.task)
     item = next(iter(sides.values())).item
     owner = np.full(count, -1, dtype=np.int64)
@@ -207,10 +227,11 @@ def _fill(
         full = f"{name}_{'tfidf' if embed is None else 'embedding'},{how}" if name in _OF_VECTORS else f"{name},{how}"
         filled = out.get(full)
         if filled is None:
-            groups = np.full(count, -1, dtype=np.int64) if how == ACROSS else None
+            groups = None if unit is None else np.full(count, -1, dtype=np.int64)
             filled = out[full] = _Filled(full, groups, {}, {}, {}, {}, {})
-        if filled.groups is not None:
-            filled.groups[has] = owner[has] + int(filled.groups.max(initial=-1)) + 1
+        if filled.groups is not None and unit is not None:
+            filled.groups[has] = unit[owner[has]] + int(filled.groups.max(initial=-1)) + 1
+            filled.large |= len(np.unique(unit)) < len(unit)
         filled.facts[task] = MetricFacts(metric.unit, higher_is_better=metric.higher, scale=metric.scale, strict=False)
         filled.checks[task] = [_said(how, item, slices)]
         for arm, of in found.items():
@@ -272,8 +293,10 @@ def _unit_vectors(words: Mapping[str, Words]) -> dict[str, sparse.csr_matrix]:
 def _said(how: str, item: IntArray, slices: Sequence[_Slice]) -> str:
     counts = np.bincount(item)
     if how == ACROSS:
+        sizes = np.bincount(slices[0].group)
+        size = f"{sizes.max()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
         several = f"; means over the first {len(slices)} answers to every prompt" if len(slices) > 1 else ""
-        return f"each answer beside those to the other prompts of its block of about {BLOCK}{several}; as many words from every arm"
+        return f"each answer beside those to the other prompts of its block of {size}{several}; as many words from every arm"
     low, high = int(counts[counts > 1].min()), int(counts.max())
     many = f"{low}" if low == high else f"{low} to {high}"
     return f"{many} answers to each prompt, as many answers and as many words from every arm"

@@ -6,7 +6,8 @@ unit. The rate is cost over gain, its interval Fieller's (1954, J. R. Stat. Soc.
 where they share a task (a time of the very answers that are safer) nobody kept how they vary together, and the interval holds the rates of
 every correlation, so that it is wider than it need be. The critical value is that of the smaller of the two degrees of freedom: in simulation
 the interval then never covers less than its level, while Welch's approximation at the estimated rate falls to 92 % (tests/flow/test_exchange.py).
-Errors are those that the entries' own intervals stand for (half the interval over its critical value, as for averages over tasks).
+Errors are those that the entries' own intervals stand for (half the interval over its critical value, as for averages over tasks). What rests on
+too few sources for a verdict has no interval here either.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import Literal
 from aligntax.core.explain import error_of, is_subgroup, main_entries
 from aligntax.core.kinds import NO_BETTER_SIDE
 from aligntax.core.ledger import AVERAGES, MEAN_OVER_TASKS, Entry, Ledger
-from aligntax.core.words import change_number, change_unit, decimals_for, interval_text, number, percent, printable, scale_of, size_text
+from aligntax.core.words import change_number, change_unit, decimals_for, interval_text, level_text, number, printable, scale_of, size_text
 from aligntax.stats.paired import critical_value
+from aligntax.stats.verdict import MIN_DF
 
 PURCHASES = ("safety", "helpfulness")
 """Kinds that alignment is done for; each is a currency for the other."""
@@ -59,7 +61,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One pair of arms: its rates, one per purchase and currency, and what was not bought, with the reason in words."""
+    """One pair of arms: its rates, one per purchase and currency, and what has none (not bought, or no currency), with the reason in words."""
 
     pair: tuple[str, str]
     rates: tuple[Rate, ...]
@@ -72,7 +74,7 @@ def exchange(ledger: Ledger) -> list[Exchange]:
     for pair in dict.fromkeys(e.pair for e in ledger):
         of = quantities(ledger, pair)
         wanted = [e for e in of if e.kind in PURCHASES]
-        reasons = [(e, _why_not(e)) for e in wanted]
+        reasons = [(e, _why_not(e) or ("" if any(paid.kind != e.kind for paid in of) else _no_currency(e))) for e in wanted]
         rates = [_rate(ledger, e, paid) for e, reason in reasons if not reason for paid in of if paid.kind != e.kind]
         if wanted:
             found.append(Exchange(pair, tuple(rates), tuple((e, reason) for e, reason in reasons if reason)))
@@ -111,6 +113,12 @@ def sampling_error(entry: Entry) -> tuple[float, float | None] | None:
     df = entry.detail("df")
     error = max(entry.se or 0.0, (entry.ci_high - entry.ci_low) / 2 / critical_value(entry.level, df))
     return (error, df) if error > 0 else None
+
+
+def few_sources(entry: Entry) -> bool:
+    """Whether an entry rests on too few sources for a verdict, and so for anything that is said for certain."""
+    df = entry.detail("df")
+    return entry.method.endswith("-clustered") and df is not None and df < MIN_DF
 
 
 def fieller(c: float, variance_c: float, b: float, variance_b: float, *, critical: float) -> tuple[float, float] | None:
@@ -157,6 +165,10 @@ def _why_not(entry: Entry) -> str:
     return f"{_moved(entry)} {span}: that anything was bought is not established, so it has no price"
 
 
+def _no_currency(entry: Entry) -> str:
+    return f"{_moved(entry)}, an established gain; nothing else with a better side was measured that it could have cost"
+
+
 def _moved(entry: Entry) -> str:
     return f"{change_number(entry.change or 0.0, entry.unit, error_of(entry))} {change_unit(entry.unit)}"
 
@@ -171,6 +183,9 @@ def _rate(ledger: Ledger, bought: Entry, paid: Entry) -> Rate:
     of_cost, of_gain = sampling_error(paid), sampling_error(bought)
     if of_cost is None or of_gain is None:
         return Rate(bought, paid, factor * cost / gain, None, None, unit, "not shown", "no interval of the cost is known")
+    if few_sources(paid):
+        why = f"the cost rests on too few sources ({paid.detail('df'):.1f} degrees of freedom) for a price to be shown"
+        return Rate(bought, paid, factor * cost / gain, None, None, unit, "not shown", why)
     (se_c, df_c), (se_b, df_b) = of_cost, of_gain
     df = min((d for d in (df_c, df_b) if d is not None), default=None)
     critical = critical_value(min(bought.level, paid.level), df)
@@ -221,7 +236,7 @@ def _places(rate: Rate) -> int:
 
 def bought_sentence(entry: Entry) -> str:
     span = interval_text(entry.ci_low, entry.ci_high, entry.unit, error_of(entry))
-    return f"{name_of(entry)} improved by {size_text(entry.cost or 0.0, entry.unit, error_of(entry))} (change {span} at {percent(entry.level, 0)})."
+    return f"{name_of(entry)} improved by {size_text(entry.cost or 0.0, entry.unit, error_of(entry))} (change {span} at {level_text(entry.level)})."
 
 
 def rate_sentence(rate: Rate) -> str:
@@ -232,7 +247,7 @@ def rate_sentence(rate: Rate) -> str:
     places, unit = _places(rate), printable(change_unit(rate.paid.unit))
     if rate.low is None or rate.high is None:
         return f"{what}: {number(rate.rate, places)} {unit} per {one} as measured; {rate.reason}."
-    span = f"{percent(rate.bought.level, 0)} interval {number(rate.low, places)} to {number(rate.high, places)}"
+    span = f"{level_text(min(rate.bought.level, rate.paid.level))} interval {number(rate.low, places)} to {number(rate.high, places)}"
     span += f"; {printable(rate.reason)}" if rate.reason else ""
     if rate.status == "cost":
         return f"{what}: each {one} cost {number(rate.rate, places)} {unit} ({span})."
@@ -259,7 +274,7 @@ def exchange_rows(found: Sequence[Exchange]) -> list[dict[str, object]]:
         rows += [
             _row(one, e, reason) | {
                 "paid": None, "cost": None, "cost_unit": None, "rate": None, "low": None, "high": None, "level": e.level, "rate_unit": None,
-                "status": "not bought",
+                "status": "no currency" if e.verdict == "gain" else "not bought",
             }
             for e, reason in one.not_bought
         ]  # fmt: skip

@@ -3,8 +3,9 @@
 Arms are points whose coordinates are their changes from the baseline, the baseline at 0, in the direction of benefit: one coordinate per kind
 and metric (its mean over tasks, or each task where there is no mean), of those that every arm has. What is said is said of all at once: the
 differences between any two arms in any coordinate have intervals at 1 - alpha/m, m the number of pairs times coordinates (Bonferroni), each by
-the test of the ledger's own entry where it has that pair; otherwise by the changes from the baseline, their errors taken as
-independent (both hold the baseline's error, so that the difference has, if anything, a smaller one).
+the test of the ledger's own entry where it has that pair; otherwise by the changes from the baseline, whose errors add up at worst: nobody kept
+how they vary together (arms that lose different items of the same task differ by more than independent errors would tell). Nothing is certain
+of what rests on too few sources for a verdict.
 
 - dominated: another arm is better for certain in a coordinate, and in none worse by the margin or more, nor worse for certain;
 - on the frontier: against every other arm it is better for certain somewhere;
@@ -16,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from math import hypot
 from typing import Literal
 
 from aligntax.core.errors import InputError
 from aligntax.core.ledger import MEAN_OVER_TASKS, Entry, Ledger
 from aligntax.core.study import Study
 from aligntax.core.words import printable
-from aligntax.flow.exchange import quantities, sampling_error
+from aligntax.flow.exchange import few_sources, quantities, sampling_error
 from aligntax.flow.inversion import benefit, inversion_of
 from aligntax.stats.paired import critical_value
 
@@ -206,17 +206,17 @@ def _step(
     value = benefit(second) * (second.change or 0.0) - benefit(first) * (first.change or 0.0)
     margin = first.margin or second.margin or 0.0
     one, other = sampling_error(first), sampling_error(second)
-    if one is None or other is None:
+    if one is None or other is None or few_sources(first) or few_sources(second):
         return _Step(value, None, None, margin)
     df = min((d for _, d in (one, other) if d is not None), default=None)
-    half = critical_value(level, df) * hypot(one[0], other[0])
+    half = critical_value(level, df) * (one[0] + other[0])
     return _Step(value, value - half, value + half, margin)
 
 
 def _own(entry: Entry, level: float) -> _Step:
     """The step of a pair that the ledger has, by its own test at another level."""
     value, margin, test = benefit(entry) * (entry.change or 0.0), entry.margin or 0.0, inversion_of(entry)
-    if test is None:
+    if test is None or few_sources(entry):
         return _Step(value, None, None, margin)
     low, high = test.interval(level)
     return _Step(value, low, high, margin)

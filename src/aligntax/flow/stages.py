@@ -13,6 +13,7 @@ from itertools import pairwise
 from aligntax.core.explain import main_entries
 from aligntax.core.ledger import AVERAGES, Entry, Ledger
 from aligntax.core.study import Study
+from aligntax.flow.exchange import few_sources
 from aligntax.flow.inversion import benefit
 from aligntax.stats.multiplicity import holm
 
@@ -24,7 +25,7 @@ class Step:
     Attributes:
         entry: the comparison of the edge.
         change: of the value, in the metric's unit.
-        retained: value over the value before; None where that is not above 0, or less is better.
+        retained: value over the value before; None where that is not above 0, the value is below it, or less is better.
         refund: how much of the loss before it is won back; 0 where there was none.
     """
 
@@ -62,7 +63,9 @@ class Account:
 
 @dataclass(frozen=True)
 class Cell:
-    """One task on one edge; ``q`` is the p of no change, Holm-adjusted over all cells of the tree, None where there is no test."""
+    """One task on one edge; ``q`` is the p of no change, Holm-adjusted over all cells of the tree, None where there is no test or too few sources for a
+    verdict.
+    """
 
     entry: Entry
     q: float | None
@@ -108,7 +111,7 @@ def _account(
         won = benefit(entry) * change
         refund = min(won, lost) if won > 0 else 0.0
         lost = max(0.0, lost - won)
-        share = after / before if before > 0 and entry.higher_is_better is not False else None
+        share = after / before if before > 0 and after >= 0 and entry.higher_is_better is not False else None
         steps.append(Step(entry, change, share, refund))
     return Account(path, task, metric, kind, found[0].unit, tuple(v for v in values if v is not None), tuple(steps))
 
@@ -117,7 +120,7 @@ def cells(study: Study, ledger: Ledger) -> list[Cell]:
     """Every task on every edge, its p adjusted over all of them: looking for the worst of many cells finds one by chance."""
     edges = {(arm.parent, arm.name) for arm in study.arms if arm.parent is not None}
     found = [e for e in main_entries(ledger) if e.pair in edges and e.verdict is not None and e.kind != "format" and e.task not in AVERAGES]
-    tested = [e for e in found if e.p_value is not None]
+    tested = [e for e in found if e.p_value is not None and not few_sources(e)]
     adjusted = dict(zip(map(id, tested), holm([e.p_value or 0.0 for e in tested]), strict=True))
     return [Cell(e, adjusted.get(id(e))) for e in found]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import isfinite, log10
+from math import isfinite, log10, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,18 +21,21 @@ import numpy as np
 from aligntax.core.errors import InputError
 from aligntax.core.explain import is_not_alike
 from aligntax.core.ledger import AVERAGES, MEAN_OVER_TASKS, Entry
-from aligntax.core.words import change_number, change_unit, cut, decimals_for, number, p_text, percent, printable
-from aligntax.flow.exchange import quantities, sampling_error, tasks_behind
+from aligntax.core.words import change_number, change_unit, cut, decimals_for, level_text, number, p_text, printable
+from aligntax.flow.exchange import few_sources, quantities, sampling_error, tasks_behind
 from aligntax.flow.inversion import benefit
+from aligntax.stats.paired import critical_value
 from aligntax.stats.trend import MIN_POINTS, Trend, fit_trend
 from aligntax.store.jsonio import opened
-from aligntax.store.readers.tables_of_results import tables_of
+from aligntax.store.readers.tables_of_results import Table, tables_of
 
 if TYPE_CHECKING:
     from aligntax.core.study import Study
     from aligntax.store.run import StoredRun
 
-_SIZE = re.compile(r"(?<![0-9A-Za-z.])(\d+(?:\.\d+)?)\s*([KMBT])(?![0-9A-Za-z])", re.I)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMBT])", re.I)
+# In a name, K counts the tokens of a context or the samples of a data set (128k), T the tokens of training: neither is a size.
+_SIZE_IN_NAME = re.compile(r"(?<![0-9A-Za-z.])(\d+(?:\.\d+)?)\s*([MB])(?![0-9A-Za-z])", re.I)
 _UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _UNEQUAL_ERRORS = 4.0
 
@@ -79,10 +82,15 @@ class SizeTrend:
 
     @property
     def verdict(self) -> str:
-        """What is established of the loss: where it shrinks, it goes towards 0 as the model grows."""
+        """What is established of the loss: where it shrinks, it goes towards 0 as the model grows. A loss that becomes a gain is one for certain at the
+        one end and a gain for certain at the other.
+        """
         if not self.fit.slope_p < 1 - self.fit.level:
             return "no trend shown"
-        return direction(-self.at(self.points[0].size)[0], -self.at(self.points[-1].size)[0])
+        ends = [self.at(p.size) for p in (self.points[0], self.points[-1])]
+        if ends[0][0] * ends[1][0] < 0 and any(low <= 0 <= high for _, low, high in ends):
+            return f"the change moves from {'loss towards gain' if self.fit.slope > 0 else 'gain towards loss'} with size"
+        return direction(-ends[0][0], -ends[1][0])
 
     def at(self, size: float) -> tuple[float, float, float]:
         """The line at a size, and its limits there, in the direction of benefit."""
@@ -92,8 +100,8 @@ class SizeTrend:
 def direction(first: float, last: float) -> str:
     """What the loss does on the way from ``first``, at the smallest size, to ``last``, at the largest; a gain is a loss below 0."""
     if first == last:
-        return "stays the same"
-    if first > 0 and last > 0:
+        return "the change stays the same"
+    if first >= 0 and last >= 0:
         return "the loss shrinks with size" if last < first else "the loss grows with size"
     if first <= 0 and last <= 0:
         return "the gain grows with size" if last < first else "the gain shrinks with size"
@@ -101,8 +109,8 @@ def direction(first: float, last: float) -> str:
 
 
 def size_in(name: str) -> float | None:
-    """The size that a name tells, such as 8e9 of ``Tulu-3-8B/SFT``; None where it tells none or several (``8x7B`` tells none)."""
-    found = {float(amount) * _UNITS[unit.upper()] for amount, unit in _SIZE.findall(name)}
+    """The size that a name tells in millions or billions, such as 8e9 of ``Tulu-3-8B/SFT``; None where it tells none or several (``8x7B`` tells none)."""
+    found = {float(amount) * _UNITS[unit.upper()] for amount, unit in _SIZE_IN_NAME.findall(name)}
     return found.pop() if len(found) == 1 else None
 
 
@@ -155,6 +163,7 @@ def trend_of_runs(
             f"--size names {printable(repr(unknown[0]))}, which is no run here; runs: {printable(', '.join(n for n, _ in runs))}"
         )
     found = [(name, run, _entry(name, run, _pair(name, run.study, template), kind, task, metric)) for name, run in runs]
+    _refuse_twice(found)
     _refuse_unlike(found)
     notes, doubts, points = [], [], []
     for name, run, entry in found:
@@ -164,12 +173,18 @@ def trend_of_runs(
         sign, error = benefit(entry), sampling_error(entry)
         limits = (None, None) if entry.ci_low is None or entry.ci_high is None else sorted((sign * entry.ci_low, sign * entry.ci_high))
         points.append(SizePoint(name, size, sign * (entry.change or 0.0), None if error is None else error[0], limits[0], limits[1]))
-    first = found[0][2]
+    first, first_study = found[0][2], found[0][1].study
     unlike = [name for name, run, entry in found if _asked_unlike(run, entry)]
     if unlike:
         doubts.append(
             f"baseline and candidate were not asked alike in {printable(', '.join(unlike))}: the change mixes model and way of asking"
         )
+    numbers = {entry.n for _, _, entry in found}
+    if len(numbers) > 1 and not first_study.tasks:
+        doubts.append(f"the logs hold {min(numbers):,} to {max(numbers):,} items: whether they are the same at every size is not known")
+    few = [name for name, _, entry in found if few_sources(entry)]
+    if few:
+        doubts.append(f"too few sources for a verdict, and so an error that is hardly known: {printable(', '.join(few))}")
     return _fitted(f"{first.kind.replace('_', ' ')}: {first.task} ({first.metric})", first.unit, points, level, notes, doubts)
 
 
@@ -208,7 +223,12 @@ def _pair(name: str, study: Study, template: str | None) -> tuple[str, str]:
     found = []
     for end in (arms[study.baseline], arms[study.candidate]):
         same = [a for a in study.arms if a.elicitation is not None and a.model == end.model and a.elicitation.template == template]
-        if len(same) != 1:
+        if len(same) > 1:
+            raise InputError(
+                f"{printable(name)} asked {printable(end.source)} with the template {printable(repr(template))} in several arms "
+                f"({printable(', '.join(a.name for a in same))}), which differ in something else; leave --template out"
+            )
+        if not same:
             raise InputError(
                 f"{printable(name)} has no arm in which {printable(end.source)} was asked with the template {printable(repr(template))}"
             )
@@ -245,6 +265,20 @@ def _entry(name: str, run: StoredRun, pair: tuple[str, str], kind: str, task: st
     )
 
 
+def _refuse_twice(found: Sequence[tuple[str, StoredRun, Entry]]) -> None:
+    """Refuse a run that is given twice, or copied: the same answers are not two sizes.
+
+    Raises:
+        InputError: naming both.
+    """
+    seen: dict[tuple[str, ...], str] = {}
+    for name, run, entry in found:
+        identities = {arm.name: arm.identity for arm in run.study.arms}
+        other = seen.setdefault(tuple(identities[arm] for arm in entry.pair), name)
+        if other != name:
+            raise InputError(f"{printable(other)} and {printable(name)} hold the same answers; each size needs a run of its own")
+
+
 def _refuse_unlike(found: Sequence[tuple[str, StoredRun, Entry]]) -> None:
     """Refuse runs that did not measure the same thing in the same way.
 
@@ -269,6 +303,7 @@ def _what(run: StoredRun, entry: Entry) -> dict[str, object]:
     return {
         "unit": entry.unit,
         "metric": entry.metric,
+        "better side": "less" if benefit(entry) < 0 else "more",
         "tasks": ", ".join(tasks),
         "items of the tasks": sorted(asked.items()),
         "ways of asking": " to ".join("unknown" if (how := arms[name]) is None else how.model_dump_json() for name in entry.pair),
@@ -281,7 +316,7 @@ def _what(run: StoredRun, entry: Entry) -> dict[str, object]:
 def trend_of_table(
     path: Path, baseline: str, candidate: str, tasks: Sequence[str], sizes: Mapping[str, float], *, level: float = 0.95
 ) -> SizeTrend:
-    """Mean change over benchmarks of a published table, against size; no errors are known.
+    """Mean change over benchmarks of a published table, against size; errors are known where every cell has one.
 
     Args:
         path: a table that ``aligntax diff`` reads.
@@ -291,10 +326,11 @@ def trend_of_table(
         sizes: parameters by what stands for ``*``; where it is not named, what it tells itself (``1.3B``).
         level: confidence level.
 
-    Every benchmark has the same weight, and its change is in points: one of which no value lies outside [0, 1] is taken for a fraction.
+    Every benchmark has the same weight, and its change is in points: one of which no value lies outside [0, 1] is taken for a fraction. Values are
+    known to their last printed digit: a scatter below what rounding makes is none.
 
     Raises:
-        InputError: if the benchmarks were asked under several protocols, nothing fits, or there are fewer than three sizes.
+        InputError: if the benchmarks were asked under several protocols, nothing fits, a cell stands twice, or there are fewer than three sizes.
     """
     tables = tables_of(path)
     if tables is None or len(tables) != 1:
@@ -303,6 +339,7 @@ def trend_of_table(
         )
     cells = {arm: {name: cell.value for name, cell in of.items()} for arm, of in tables[0].cells.items()}
     pairs = _rungs(path, list(cells), baseline, candidate)
+    _refuse_unknown_sizes(sizes, [rung for rung, _, _ in pairs])
     common = [name for name in cells[pairs[0][1]] if all(name in cells[arm] for _, a, b in pairs for arm in (a, b))]
     every = list(dict.fromkeys(name for _, a, b in pairs for arm in (a, b) for name in cells[arm]))
     wanted = [name for name in every if not tasks or any(name == one or fnmatchcase(name, one) for one in tasks)]
@@ -312,6 +349,7 @@ def trend_of_table(
             f"no benchmark that every size has fits {printable(', '.join(tasks) or 'all')}; there are: {cut(printable(', '.join(every)), 600)}"
         )
     _refuse_protocols(path, chosen)
+    _refuse_doubled(path, tables[0], {arm for _, a, b in pairs for arm in (a, b)}, chosen)
     fractions = {name for name in chosen if all(0 <= of[name] <= 1 for of in cells.values() if name in of)}
     lower = {name for _, name in tables[0].inverted}
     points = []
@@ -320,18 +358,57 @@ def trend_of_table(
         size = sizes.get(rung) or size_in(rung)
         if size is None:
             raise InputError(f"the size of {printable(repr(rung))} is not known: name it with --size {printable(rung)}=NUMBER")
-        points.append(SizePoint(rung, size, sum(changes) / len(changes), None))
+        change, error = sum(changes) / len(changes), _printed_error(tables[0], (a, b), chosen, fractions)
+        half = None if error is None else critical_value(level, None) * error
+        points.append(
+            SizePoint(rung, size, change, error, None if half is None else change - half, None if half is None else change + half)
+        )
     notes, doubts = [], []
+    if all(p.se is not None for p in points):
+        notes.append(
+            "errors as printed; those of baseline and candidate are taken as independent, which makes them larger where the items are the same"
+        )
     if len(chosen) > 1:
         notes.append(f"mean of {len(chosen)} benchmarks, each the same weight: {printable(', '.join(chosen))}")
-    if fractions and len(fractions) < len(chosen):
+    if fractions:
         notes.append(f"taken for fractions and multiplied by 100: {printable(', '.join(n for n in chosen if n in fractions))}")
     if left := [name for name in wanted if name not in common]:
         doubts.append(f"left out, since not every size has it: {cut(printable(', '.join(left)), 300)}")
     if lower & set(chosen):
         notes.append(f"less is better, and counted so: {printable(', '.join(n for n in chosen if n in lower))}")
     what = f"{baseline} to {candidate}, {chosen[0] if len(chosen) == 1 else f'mean of {len(chosen)} benchmarks'}"
-    return _fitted(what, "points", points, level, notes, doubts)
+    # A printed value is off by up to half a unit of its last digit, evenly: a variance of unit^2/12. Files drop zeros at the end of a number.
+    units = [(100 if n in fractions else 1) * min(of[n].unit for of in tables[0].cells.values() if n in of) for n in chosen]
+    rounding = sqrt(2 * sum(u * u for u in units) / 12) / len(chosen)
+    return _fitted(what, "points", points, level, notes, doubts, rounding)
+
+
+def _printed_error(table: Table, arms: tuple[str, str], chosen: Sequence[str], fractions: Container[str]) -> float | None:
+    """The standard error of a pair's mean change by the errors printed after ±; None where a cell has none."""
+    errors = [(100 if n in fractions else 1) * (table.cells[arm][n].error or 0.0) for arm in arms for n in chosen]
+    return sqrt(sum(e * e for e in errors)) / len(chosen) if all(e > 0 for e in errors) else None
+
+
+def _refuse_unknown_sizes(sizes: Mapping[str, float], rungs: Sequence[str]) -> None:
+    unknown = next((name for name in sizes if name not in rungs), None)
+    if unknown is not None:
+        raise InputError(
+            f"--size names {printable(repr(unknown))}, which stands for * in no pair of rows; there are: {printable(', '.join(rungs))}"
+        )
+
+
+def _refuse_doubled(path: Path, table: Table, arms: Container[str], chosen: Sequence[str]) -> None:
+    """Refuse cells that stand twice with different values: a table of several protocols that its reader cannot tell apart.
+
+    Raises:
+        InputError: naming one.
+    """
+    for arm, name, one, other in table.twice:
+        if arm in arms and name in chosen:
+            raise InputError(
+                f"{printable(str(path))}: {printable(name)} of {printable(arm)} stands twice, with {printable(one)} and {printable(other)}; "
+                "leave one of the rows out"
+            )
 
 
 def _rungs(path: Path, arms: Sequence[str], baseline: str, candidate: str) -> list[tuple[str, str, str]]:
@@ -347,11 +424,13 @@ def _rungs(path: Path, arms: Sequence[str], baseline: str, candidate: str) -> li
             if arm.startswith(before) and arm.endswith(after) and len(arm) > len(before) + len(after)
         }
         found.append(of)
+    if baseline == candidate:
+        raise InputError(f"--base and --candidate name the same rows, {printable(repr(baseline))}; name two")
     both = [(rung, found[0][rung], found[1][rung]) for rung in found[0] if rung in found[1]]
     if not both:
         raise InputError(
             f"{printable(str(path))} has no rows {printable(repr(baseline))} and {printable(repr(candidate))} that agree in *; "
-            f"its rows: {cut(printable(', '.join(arms)), 600)}"
+            f"its rows: {cut(printable(', '.join(arms)), 600) or 'none'}"
         )
     return both
 
@@ -378,14 +457,17 @@ def _prompts(path: Path) -> set[str]:
     found: set[str] = set()
     with opened(path) as streams:
         for _, stream in streams:
-            found |= {row["prompt"].strip() for row in csv.DictReader(stream) if row.get("prompt")}
+            for row in csv.DictReader(stream):
+                found |= {(value or "").strip() for key, value in row.items() if (key or "").strip() == "prompt"} - {""}
     return found
 
 
 # -- both -----------------------------------------------------------------------------------------------------------------------------------
 
 
-def _fitted(what: str, unit: str, points: Sequence[SizePoint], level: float, notes: Sequence[str], doubts: Sequence[str]) -> SizeTrend:
+def _fitted(
+    what: str, unit: str, points: Sequence[SizePoint], level: float, notes: Sequence[str], doubts: Sequence[str], rounding: float = 0.0
+) -> SizeTrend:
     ordered = sorted(points, key=lambda p: p.size)
     if len({p.size for p in ordered}) < MIN_POINTS:
         said = ", ".join(f"{p.name} ({size_text(p.size)})" for p in ordered)
@@ -393,10 +475,13 @@ def _fitted(what: str, unit: str, points: Sequence[SizePoint], level: float, not
     errors = [p.se for p in ordered if p.se is not None]
     known = len(errors) == len(ordered)
     se = np.array(errors) if known else None
-    fit = fit_trend(np.array([log10(p.size) for p in ordered]), np.array([p.change for p in ordered]), se, level=level)
+    fit = fit_trend(np.array([log10(p.size) for p in ordered]), np.array([p.change for p in ordered]), se, level=level, rounding=rounding)
     told = list(doubts)
     if not known:
-        told.append("no errors are known of the changes: the interval rests on their scatter about the line alone")
+        which = "the changes" if not errors else f"{', '.join(printable(p.name) for p in ordered if p.se is None)}, and so none are used"
+        told.append(f"no errors are known of {which}: the interval rests on the scatter about the line alone")
+        if 0 < fit.scale <= rounding**2:
+            told.append("the points lie on the line as far as the printed digits tell: the interval is what rounding leaves open")
     elif max(errors) > _UNEQUAL_ERRORS * min(errors):
         told.append(
             f"some errors are more than {_UNEQUAL_ERRORS:g} times as large as others: the interval may hold less than it says (87 % in simulations)"
@@ -422,7 +507,7 @@ def trend_sentences(found: SizeTrend) -> list[str]:
     low, high = found.fit.slope_interval
     se, unit = found.fit.slope_se, found.unit
     slope = change_number(found.fit.slope, unit, se)
-    span = f"{percent(found.fit.level, 0)} interval {change_number(low, unit, se)} to {change_number(high, unit, se)}"
+    span = f"{level_text(found.fit.level)} interval {change_number(low, unit, se)} to {change_number(high, unit, se)}"
     first, last = found.points[0], found.points[-1]
     verdict = found.verdict
     if verdict == "no trend shown":

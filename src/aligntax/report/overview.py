@@ -478,7 +478,7 @@ def _cell_text(cell: StageCell, count: int, ledger: Ledger) -> str:
     entry = cell.entry
     where = f"{printable(entry.task)} from {printable(entry.baseline)} to {printable(entry.candidate)}, {entry_row(entry).change}"
     if cell.q is None:
-        return f"{where} (no interval is known)"
+        return f"{where} ({'no interval is known' if cell.entry.p_value is None else 'too few sources for a verdict'})"
     sure = cell.q < 1 - ledger[0].level
     return f"{where} ({'established' if sure else 'not established'} among all {count} cells of the tree, Holm p {p_text(cell.q)})"
 

@@ -7,7 +7,8 @@ J. Res. Natl. Bur. Stand. 87:377): the value at which the weighted residual sum 
 A few points that lie on a line by luck would make that interval shorter than the known errors allow, so it is never shorter than the normal
 one without the scaling (Jackson, Law, Ruecker and Schwarzer 2017, Stat. Med. 36:3923, their hybrid).
 
-Without errors: ordinary least squares, Student's t with k - 2 degrees of freedom.
+Without errors: ordinary least squares, Student's t with k - 2 degrees of freedom. Where values are rounded, a few of them often lie on a line
+exactly; the residual variance is then never taken as less than that of rounding (an even error of one unit has a variance of 1/12).
 
 tests/stats/test_trend.py simulates the coverage for 3 to 8 sizes. DerSimonian and Laird's and the restricted-likelihood estimate of tau^2
 cover the same within a percent; a normal law instead of t falls to 71 %. Where some errors are six times as large as others coverage can
@@ -82,7 +83,7 @@ class Trend:
         return scaled if self.tau2 is None else max(scaled, critical_value(self.level, None) * sqrt(variance))
 
 
-def fit_trend(x: FloatArray, y: FloatArray, se: FloatArray | None, *, level: float = 0.95) -> Trend:
+def fit_trend(x: FloatArray, y: FloatArray, se: FloatArray | None, *, level: float = 0.95, rounding: float = 0.0) -> Trend:
     """Fit ``y`` on ``x``.
 
     Args:
@@ -90,6 +91,7 @@ def fit_trend(x: FloatArray, y: FloatArray, se: FloatArray | None, *, level: flo
         y: (k,) changes.
         se: (k,) their standard errors, taken as known and independent; None where they are not known.
         level: confidence level.
+        rounding: standard error of every change by the rounding of its values; only where no errors are known.
 
     Raises:
         ValueError: with fewer than three points or fewer than two different ``x``, values that are not finite, or errors that are not above 0.
@@ -102,7 +104,7 @@ def fit_trend(x: FloatArray, y: FloatArray, se: FloatArray | None, *, level: flo
     if float(np.ptp(x)) <= 0:
         raise ValueError("all points have the same size: there is no trend over one size")
     if se is None:
-        return _ordinary(x, y, level)
+        return _ordinary(x, y, level, rounding)
     if not (np.isfinite(se).all() and float(se.min()) > 0):
         raise ValueError("standard errors must be finite and above 0")
     tau2 = paule_mandel(x, y, se)
@@ -138,11 +140,11 @@ def _weighted(x: FloatArray, y: FloatArray, w: FloatArray) -> tuple[float, float
     return height - slope * center, slope, covariance, float((w * rest * rest).sum())
 
 
-def _ordinary(x: FloatArray, y: FloatArray, level: float) -> Trend:
+def _ordinary(x: FloatArray, y: FloatArray, level: float, rounding: float) -> Trend:
     a, b, covariance, q = _weighted(x, y, np.ones(len(x)))
     if q <= (_EXACT * float(np.abs(y).max(initial=0.0))) ** 2 * len(x):
         q = 0.0
-    return Trend(a, b, covariance, q / (len(x) - 2), None, len(x) - 2, level)
+    return Trend(a, b, covariance, max(q / (len(x) - 2), rounding**2), None, len(x) - 2, level)
 
 
 def _ratio(value: float, error: float) -> float:
