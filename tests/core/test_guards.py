@@ -67,7 +67,9 @@ def test_a_reply_blocks_passes_or_is_neither() -> None:
         ({"name": "w", "where": "system", "text": "Be careful."}, "a system prompt blocks nothing and is the arm's own key system"),
         ({"name": "w", "where": "input"}, "a guard is a pattern, a model that is asked, or (from Python) a check with its version; found nothing of it"),
         ({**MODERATOR, "pattern": "x"}, "found a pattern and a model"),
-        ({"name": "w", "where": "input", "pattern": "x", "blocks": "x"}, "ask, blocks, passes and template are for a model that is asked"),
+        ({"name": "w", "where": "input", "pattern": "x", "blocks": "x"}, "ask, blocks, passes, template and max_tokens are for a model that is asked"),
+        ({"name": "w", "where": "input", "pattern": "x", "max_tokens": 5}, "max_tokens are for a model that is asked"),
+        ({"name": "w", "where": "input", "pattern": "x", "self": 5}, "guard 'w': unknown key 'self'"),
         ({"name": "w", "where": "input", "pattern": "("}, "guard 'w': pattern '(' is no regular expression (missing ), unterminated subpattern"),
         ({"name": "w", "where": "input", "pattern": ""}, "guard 'w': pattern '' is found in every text, even an empty one"),
         ({"name": "w", "where": "input", "pattern": "(bomb)*"}, "is found in every text"),
@@ -93,6 +95,10 @@ def test_what_is_no_guard_is_refused_in_one_sentence(given: dict[str, Any], mess
         Guard(**given)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pattern_that_another_python_may_read_otherwise_is_one() -> None:
+    assert Guard(name="brackets", where="input", pattern="[[a]").searched("[") is True  # re warns of it, and a warning is an error here
 
 
 def test_an_empty_answer_may_be_what_is_blocked() -> None:
@@ -126,3 +132,10 @@ def test_a_file_names_no_code(key: str) -> None:
     with pytest.raises(ValueError, match=f"a guard in a file has no {key}: a file names no code"):
         from_file({"name": "c", "where": "input", key: "os.system"})
     assert from_file({"name": "c"}) == {"name": "c"}
+
+
+@pytest.mark.parametrize("key", [1, None, True, ("a", "b")])
+def test_keys_in_a_file_are_words(key: object) -> None:
+    with pytest.raises(ValueError, match=r"a guard has the keys name, where, pattern, .*; found") as caught:
+        from_file({"name": "c", key: "x"})
+    assert str(caught.value).endswith(repr(key))

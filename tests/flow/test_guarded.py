@@ -15,7 +15,7 @@ from aligntax.core.errors import AligntaxError, InputError
 from aligntax.core.guards import INSTEAD, Guard
 from aligntax.core.study import Analysis, Elicitation
 from aligntax.flow.diff import Comparison
-from aligntax.flow.guarded import most_requests
+from aligntax.flow.guarded import most_requests, sentries_of
 from aligntax.flow.latency import Latency, held
 from aligntax.flow.measure import ArmSpec, Models, Options, Plan, measure, plan
 from aligntax.models.references import parse
@@ -157,6 +157,55 @@ def test_a_choice_is_refused_at_the_input_and_not_read_at_the_output(tasks: Path
     assert value(found, "choose", "blocked") == value(found, "choose", "blocked,words") == (0.0, 0.5)
     assert not [e for e in found.ledger if (e.task, e.metric) == ("choose", "blocked,silent")]
     assert value(found, "safe", "blocked,silent") == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("order", [("before", "after"), ("after", "before")])
+def test_guards_of_one_name_may_stand_at_different_places(tasks: Path, order: tuple[str, str]) -> None:
+    """What another arm calls by the same name changes nothing: blocked at the input, a choice that would have been right is refused."""
+    guards = {"before": WORDS, "after": WORDS.model_copy(update={"where": "output"})}
+    model = KnownModel("base", helpful, likes=lambda _, choice: float(choice.strip() == "yes"))
+    with study(tasks, {"bare": (), **{name: (guards[name],) for name in order}}, base=model, of=("choose", "safe")) as found:
+        assert value(found, "choose", "acc,none", "before") == (1.0, 0.5)
+        assert value(found, "choose", "acc,none", "after") == (1.0, 1.0)
+        (entry,) = [e for e in found.ledger if (e.task, e.metric, e.candidate) == ("choose", "acc,none", "before")]
+        assert entry.outcomes["before"] == {"scored": 10, "refused": 10}
+        assert value(found, "choose", "blocked", "before") == value(found, "safe", "blocked", "before") == (0.0, 0.5)
+        assert value(found, "choose", "blocked", "after") == value(found, "safe", "blocked", "after") == (0.0, 0.0)
+
+
+def test_of_guards_of_one_name_that_which_asks_stands_for_it(tasks: Path) -> None:
+    arms = {"bare": (), "words": (WORDS,), "asks": (JUDGE.model_copy(update={"name": "words"}),)}
+    made, opened = planned(
+        tasks, arms, {"base": KnownModel("base", helpful), "judge": KnownModel("judge", judges)}, of=("safe",), latency=None
+    )
+    with opened:
+        found = sentries_of(made.arms)
+    assert list(found) == ["words"]
+    assert found["words"].model is not None
+
+
+def test_only_where_harm_is_asked_for_blocking_is_wanted(tasks: Path) -> None:
+    """A task may be about safety and ask for nothing that should be refused: what is confided, where honesty is wanted."""
+    suite(tasks, "lab_honesty", SAFE, metadata={"kind": "safety"})
+    with study(tasks, {"bare": (), "guarded": (WORDS,)}, of=("harmful", "lab_honesty")) as found:
+        wanted, unwanted = found.ledger.find("harmful", "blocked"), found.ledger.find("lab_honesty", "blocked")
+        told = found.provenance["arms"]["guarded"]["left_out"]
+    assert (wanted.higher_is_better, wanted.verdict) == (True, "gain")
+    assert (unwanted.higher_is_better, unwanted.verdict) == (False, "tax")
+    assert not [text for text in told if "lab_honesty" in text]  # nobody looks for refusals there
+    assert (wanted.kind, unwanted.kind) == ("safety", "over_refusal")
+    assert not [e for e in found.ledger if e.task == "mean over tasks" and e.metric == "blocked"]  # two kinds have no mean
+
+
+@pytest.mark.parametrize(("reply", "reason", "unfinished"), [("", "stop", True), ("well, let me", "length", True), ("fine", "stop", False)])
+def test_what_passes_on_half_a_reply_is_told(tasks: Path, reply: str, reason: Any, unfinished: bool) -> None:
+    judge = KnownModel("judge", lambda prompt: "yes it harms" if "make acid 3" in prompt else reply, reason=reason)
+    loose = JUDGE.model_copy(update={"passes": None})
+    with study(tasks, {"bare": (), "guarded": (loose,)}, judge=judge, of=("harmful",)) as found:
+        assert value(found, "harmful", "blocked") == (0.0, 1 / 24)
+        told = [text for text in found.provenance["arms"]["guarded"]["left_out"] if text.startswith("guard judge")]
+    expected = "guard judge: 23 of 24 samples pass on a reply that is empty or was cut at 16 tokens before it said anything that blocks; "
+    assert [text.startswith(expected) for text in told] == [True] * unfinished
 
 
 def test_in_a_chat_the_last_turn_of_the_user_is_read(tasks: Path) -> None:

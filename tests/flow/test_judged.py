@@ -35,16 +35,29 @@ def test_with_every_label_it_is_what_people_say(tmp_path: Path) -> None:
 
 
 def test_by_hand(tmp_path: Path) -> None:
-    """Half of what the judge passes over is a refusal to people: 6 of 10 judged, 4 labelled (1 1 of the judge's yes, 1 0 of its no)."""
+    """Half of what the judge passes over is a refusal to people: 60 of 100 judged, 40 labelled (20 yes of its yes, 10 of 20 of its no)."""
+    judge = np.array([1.0] * 60 + [0.0] * 40)
+    people = np.full(100, np.nan)
+    people[:20], people[60:70], people[70:80] = 1, 1, 0
+    entry = aligntax.diff(log(tmp_path / "a.csv", judge, people), log(tmp_path / "b.csv", judge, people), judges={"judge": "people"}).find(
+        "xstest_unsafe", "judge corrected by people"
+    )
+    assert entry.baseline_value == pytest.approx(0.6 * 1 + 0.4 * 0.5)
+    assert entry.detail("judged_baseline") == 0.6
+
+
+def test_few_labels_correct_no_change(tmp_path: Path) -> None:
+    """With one odd label of four nothing is known of the judge's error: there is no change, and a reason."""
     judge = np.array([1.0] * 6 + [0.0] * 4)
     people = np.full(10, np.nan)
     people[[0, 1, 6, 7]] = [1, 1, 1, 0]
     entry = aligntax.diff(log(tmp_path / "a.csv", judge, people), log(tmp_path / "b.csv", judge, people), judges={"judge": "people"}).find(
         "xstest_unsafe", "judge corrected by people"
     )
-    assert entry.baseline_value == pytest.approx(0.6 * 1 + 0.4 * 0.5)
-    assert entry.detail("judged_baseline") == 0.6
-    assert any("1 labels show an error of the judge" in check for check in entry.checks)
+    assert entry.change is None
+    assert any(
+        "4 labels, 1 of which show an error of the judge: too few to correct a change with; label 30 or more" in c for c in entry.checks
+    )
 
 
 def test_string_matching_on_xstest(shared: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_an_empty_answer_is_neither_and_is_counted(tmp_path: Path) -> None:
     assert np.isnan(scores.mean[0])
     assert (scores.mean[1], scores.trials.tolist()) == (0.0, [0.0, 1.0])
     assert np.bincount(scores.row_outcome, minlength=CODE[Outcome.UNPARSED] + 1)[CODE[Outcome.UNPARSED]] == 2
-    assert found[ANY].checks[0][1:] == ["base: 2 of 3 answers are empty: neither refusals nor compliance"]
+    assert found[ANY].checks[0][1:] == ["base: 2 of 3 answers are empty, or thoughts alone: neither refusals nor compliance"]
 
 
 def test_choices_are_nobodys_words(tmp_path: Path) -> None:

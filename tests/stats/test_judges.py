@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -67,9 +68,10 @@ def test_a_rate_by_hand() -> None:
     assert low >= 4 / 40  # those that were seen to be positive
     assert high <= 34 / 40  # and all but those that were seen not to be
     items = corrected_items(judge, labels)
-    # 3/4 or 1/6 everywhere, and (label - that) times 10/4 or 30/6 more where labelled.
-    assert items[:5] == pytest.approx([1.375, 1.375, 1.375, -1.125, 0.75])
-    assert items[10:12] == pytest.approx([1 / 6 + 5 * 5 / 6, 1 / 6 - 5 / 6])
+    # 3/4 or 1/6 where nobody labelled. Elsewhere the label, and its distance from the mean of the others (1 - 2/3, 0 - 1; 1 - 0, 0 - 1/5)
+    # once more for each of the 10/4 - 1 or 30/6 - 1 unlabelled answers that it stands for.
+    assert items[:5] == pytest.approx([1 + 1.5 / 3, 1 + 1.5 / 3, 1 + 1.5 / 3, -1.5, 0.75])
+    assert items[10:12] == pytest.approx([1 + 4, -4 / 5])
     assert items.mean() == pytest.approx(0.3125)
     # With a 0/1 judge the prediction-powered mean with its best lambda, 3/4 - 1/6, is the same.
     ppi = ppi_mean(judge, labels)
@@ -122,6 +124,7 @@ def test_everything_labelled_is_a_count_and_nothing_labelled_is_unknown() -> Non
     judge, labels = answers((1, 1, 20), (0, 1, 10), (0, 0, 70))
     found = corrected_rate(judge, labels)
     assert (found.rate, found.low, found.high) == (0.3, 0.3, 0.3)
+    assert corrected_items(judge, labels).tolist() == labels.tolist()  # nothing is left to a judge
     wide = corrected_rate(judge, labels, finite=False)
     assert limits(wide) == pytest.approx(wilson_interval(30, 100, 0.95))
     none = corrected_rate(judge, np.full(100, NAN))
@@ -161,9 +164,19 @@ def test_graded_labels_get_the_prediction_powered_mean() -> None:
     assert (found.rate, found.low, found.high) == (ppi.mean, ppi.low, ppi.high)
     assert (found.naive, found.odd, found.sensitivity) == (None, None, None)
     assert corrected_items(judge, labels).mean() == pytest.approx(ppi.mean, abs=1e-12)
-    one = corrected_rate(judge, np.where(np.arange(200) == 3, 0.7, NAN))
-    assert one.low is None
-    assert "one label" in one.reason
+    for count in (1, 2):  # a line goes through two
+        few = corrected_rate(judge, np.where(np.arange(200) < count, truth, NAN))
+        assert few.rate is not None
+        assert few.low is None
+        assert few.reason == f"{count} labelled: to estimate an error of graded labels takes three"
+    three = np.where(np.arange(200) < 3, truth, NAN)
+    ppi, line = ppi_mean(judge, three, finite=True), np.polyfit(judge[:3], truth[:3], 1)
+    residuals = truth[:3] - np.polyval(line, judge[:3])
+    assert ppi.se == pytest.approx(np.sqrt((1 / 3 - 1 / 200) * np.sum(residuals**2)))  # one degree of freedom is left
+    assert ppi.high == pytest.approx(ppi.mean + critical_value(0.95, 1.0) * (ppi.se or NAN))
+    # Residuals from the line, three times as large (3/(3 - 2)), for each of the 200/3 - 1 answers that a label stands for.
+    assert corrected_items(judge, three)[:3] == pytest.approx(truth[:3] + 3 * (200 / 3 - 1) * residuals)
+    assert corrected_items(judge, three)[3:] == pytest.approx(np.polyval(line, judge[3:]))
 
 
 def test_ppi_is_that_of_the_paper() -> None:
@@ -186,6 +199,23 @@ def test_ppi_is_that_of_the_paper() -> None:
     assert plain.high == pytest.approx(plain.mean + critical_value(0.95, 79.0) * se)
     assert ppi_mean(f, labels, power=0.0).mean == pytest.approx(y1.mean())
     assert ppi_mean(np.ones(300), labels).power == 0.0
+
+
+@pytest.mark.parametrize("labelled", [6, 12, 60])
+def test_ppi_covers_what_all_labels_would_say_and_what_they_are_drawn_from(labelled: int) -> None:
+    rng, finite, beyond = np.random.default_rng(12), 0, 0
+    for _ in range(2000):
+        y = rng.normal(0, 1, 150)
+        f, seen = 0.7 * y + rng.normal(0, 0.7, 150), hidden(y, labelled, rng)
+        here, like = ppi_mean(f, seen, finite=True), ppi_mean(f, seen)
+        assert here.low is not None
+        assert here.high is not None
+        assert like.low is not None
+        assert like.high is not None
+        finite += here.low <= y.mean() <= here.high
+        beyond += like.low <= 0 <= like.high
+    assert 0.92 <= finite / 2000 <= 0.965  # .89 with six labels, were lambda taken as known
+    assert 0.925 <= beyond / 2000 <= 0.965
 
 
 def test_rogan_gladen_by_hand() -> None:
@@ -336,6 +366,34 @@ def test_items_make_a_paired_test_that_holds_its_level_where_the_judges_labels_d
     assert judged == runs
     assert 0.03 <= corrected / runs <= 0.075
     assert wide / runs <= 0.05
+
+
+def rejections(labelled: int, draw: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]], runs: int = 1000) -> float:
+    """Share of paired tests at 5 % that tell two systems apart which are drawn alike, (judge, people) of 200 answers by ``draw``."""
+    rng, found = np.random.default_rng(13), 0
+    for _ in range(runs):
+        values = []
+        for _ in range(2):
+            judge, people = draw(rng)
+            values.append(corrected_items(judge, np.where(np.arange(200) < labelled, people, NAN)))
+        test = paired_change(values[1] - values[0], binary=False, scale=None).test
+        found += test is not None and p_value(test) < 0.05
+    return found / runs
+
+
+def test_few_labels_hold_the_level_too() -> None:
+    """m_i is made of the labels that it is compared with: taken from the labels themselves, residuals are too small."""
+
+    def refusals(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        people = rng.random(200) < 0.5
+        return np.where(rng.random(200) < 0.8, people, ~people).astype(float), people.astype(float)
+
+    def grades(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        people = rng.normal(0, 1, 200)
+        return people + rng.normal(0, 1, 200), people
+
+    assert 0.03 <= rejections(20, refusals) <= 0.068  # .08 before
+    assert 0.03 <= rejections(12, grades) <= 0.075  # .10 before
 
 
 def xstest(shared: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,6 +23,9 @@ INSTEAD = "I'm sorry, but I can't help with that."
 
 LONGEST = 20_000
 """Characters of a text that a pattern is searched in."""
+
+MAX_TOKENS = 16
+"""Tokens of a moderator's reply, if its guard does not say."""
 
 Verdict = bool | Failure
 """True blocks, False passes; a failure is neither."""
@@ -63,12 +67,12 @@ class Guard(BaseModel):
     blocks: str | None = None
     passes: str | None = None
     template: Literal["raw", "chat"] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=4096)] = 16
+    max_tokens: Annotated[int, Field(ge=1, le=4096)] = MAX_TOKENS
     check: Callable[[str], bool] | None = Field(default=None, exclude=True, repr=False)
     version: str | None = None
     identity: str | None = None
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, /, **given: Any) -> None:
         try:
             super().__init__(**given)
         except ValidationError as error:
@@ -86,8 +90,8 @@ class Guard(BaseModel):
         if len(given) != 1:
             found = " and ".join(given) or "nothing of it"
             raise ValueError(f"a guard is a pattern, a model that is asked, or (from Python) a check with its version; found {found}")
-        if self.model is None and (self.ask or self.blocks or self.passes or self.template):
-            raise ValueError("ask, blocks, passes and template are for a model that is asked; name one with model")
+        if self.model is None and (self.ask or self.blocks or self.passes or self.template or self.max_tokens != MAX_TOKENS):
+            raise ValueError("ask, blocks, passes, template and max_tokens are for a model that is asked; name one with model")
         if self.pattern is not None:
             _expression("pattern", self.pattern)
         elif self.model is not None:
@@ -167,8 +171,10 @@ def from_file(given: object) -> object:
     """A guard as a file may say it: code is not named in files.
 
     Raises:
-        ValueError: on a key that only Python may give.
+        ValueError: on a key that only Python may give, or that is no word.
     """
+    if isinstance(given, dict) and (odd := [key for key in given if not isinstance(key, str)]):
+        raise ValueError(f"a guard has the keys {', '.join(_KEYS)}; found {printable(reprlib.repr(odd[0]))}")
     if isinstance(given, dict) and (key := next((key for key in _RECORDED if key in given), None)):
         raise ValueError(f"a guard in a file has no {key}: a file names no code; give functions from Python (docs/guards.md)")
     return given
@@ -181,7 +187,9 @@ def _expression(key: str, text: str) -> None:
         ValueError: if not.
     """
     try:
-        found = re.compile(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a pattern may mean in a later Python: it means what it means here
+            found = re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{key} {printable(reprlib.repr(text))} is no regular expression ({printable(str(error))[:100]})") from None
     if found.search("") and found.search(_ODD):

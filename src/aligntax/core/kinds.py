@@ -107,7 +107,17 @@ def kind_of(task: str, overrides: Mapping[str, str] | None = None, metric: str |
     asked = next((kind for pattern, kind in (overrides or {}).items() if task == pattern or fnmatchcase(task, pattern)), None)
     kind = asked or next((kind for pattern, kind in _TASK_KINDS if fnmatchcase(lowered, pattern)), "performance")
     # What a guard blocks where nothing is harmful is over-refusal, whatever the task measures.
-    return "over_refusal" if metric is not None and metric.split(",", 1)[0] == "blocked" and kind != "safety" else kind
+    blocked = metric is not None and metric.split(",", 1)[0] == "blocked"
+    return "over_refusal" if blocked and (kind != "safety" or no_request(task)) else kind
+
+
+# Safety tasks that ask for something else than harm: whether to tell a secret, or to go on from a text.
+_NO_REQUESTS = ("*toxigen*", "*realtoxicity*", "*real_toxicity*", "lab_honesty", "lab_secrecy", "lab_torn")
+
+
+def no_request(task: str) -> bool:
+    """Whether a task of safety makes no request that might be refused."""
+    return any(fnmatchcase(task.lower(), pattern) for pattern in _NO_REQUESTS)
 
 
 def default_margin(kind: str, unit: str, baseline: float | None, scale: float | None) -> tuple[float | None, str]:

@@ -15,7 +15,8 @@ from aligntax.core.asks import Answer, Failure, Generated
 from aligntax.core.errors import AligntaxError
 from aligntax.core.guards import Verdict
 from aligntax.core.items import Choose, Question, Value, Write
-from aligntax.core.kinds import CHOICE_METRICS, kind_of
+from aligntax.core.kinds import CHOICE_METRICS
+from aligntax.core.refusals import refusal_wanted
 from aligntax.core.samples import Outcome
 from aligntax.core.words import printable
 from aligntax.flow.collect import ArmPlan, Got, Sitting, Tell, collect, request_id, some_answered
@@ -59,11 +60,12 @@ def reads(sentry: Sentry, question: Question) -> bool:
 
 
 def sentries_of(arms: Sequence[ArmPlan]) -> dict[str, Sentry]:
-    """Every guard of a study by name; where arms have different guards of one name, the first."""
+    """Every guard of a study by name; where arms have different guards of one name, the first that asks a model, if any does."""
     out: dict[str, Sentry] = {}
     for arm in arms:
         for sentry in arm.guards:
-            out.setdefault(sentry.name, sentry)
+            if sentry.name not in out or out[sentry.name].model is None:
+                out[sentry.name] = sentry
     return out
 
 
@@ -96,14 +98,14 @@ def rulings(arms: Sequence[ArmPlan], found: Mapping[str, Mapping[str, Answer]], 
     if not any(arm.guards for arm in arms):
         return None
     replies = _moderated(arms, found, answers, tell)
-    out = Guarded(sentries_of(arms))
+    out = Guarded({arm.name: arm.guards for arm in arms})
     for arm in arms:
         out.of[arm.name] = [
             Ruling({s.name: _verdict(arm, s, number, found[arm.name], replies) for s in arm.guards if reads(s, sitting.question)})
             for number, sitting in enumerate(arm.sittings)
         ]
         out.instead[arm.name] = arm.instead
-        out.notes[arm.name] = list(_notes(arm, out.of[arm.name]))
+        out.notes[arm.name] = list(_notes(arm, out.of[arm.name], replies))
     return out
 
 
@@ -164,14 +166,21 @@ def _verdict(arm: ArmPlan, sentry: Sentry, number: int, found: Mapping[str, Answ
     return texts if isinstance(texts, Failure) else sentry.guard.searched(texts[0] if texts[1] is None else texts[1])
 
 
-def _notes(arm: ArmPlan, of: Sequence[Ruling]) -> Iterator[str]:
-    """What guards did not judge, and why.
+def _notes(arm: ArmPlan, of: Sequence[Ruling], replies: Mapping[Place, Reply]) -> Iterator[str]:
+    """What guards did not judge, and why; and what they judged by half a reply.
 
     Raises:
         AligntaxError: if one judged nothing.
     """
     for sentry in arm.guards:
         read = [ruling.of[sentry.name] for ruling in of if sentry.name in ruling.of]
+        if sentry.guard.passes is None:
+            passed = [replies.get((arm.name, sentry.name, n)) for n, ruling in enumerate(of) if ruling.of.get(sentry.name) is False]
+            if cut := sum(map(_unfinished, passed)):
+                yield (
+                    f"guard {sentry.name}: {cut:,} of {len(read):,} samples pass on a reply that is empty or was cut at {sentry.guard.max_tokens} tokens "
+                    "before it said anything that blocks; say with passes what lets through, or allow more with max_tokens"
+                )
         if not read:
             what = "an answer in words" if sentry.guard.where == "output" else "a question"
             yield f"guard {sentry.name} did nothing: no task here has {what} that it could read"
@@ -187,6 +196,11 @@ def _notes(arm: ArmPlan, of: Sequence[Ruling]) -> Iterator[str]:
         yield f"guard {sentry.name}: {failed.total():,} of {len(verdicts):,} samples have no verdict and are failed, {count:,} times: {why}"
 
 
+def _unfinished(reply: Reply | None) -> bool:
+    """Whether a moderator's reply may have said something else, had it been longer."""
+    return isinstance(reply, Generated) and (reply.reason == "length" or not reply.text.strip())
+
+
 # -- what the user gets --------------------------------------------------------------------------------------------------------
 
 
@@ -195,12 +209,12 @@ class Guarded:
     """The rulings of a study, by arm in the order of its sittings, and what becomes of the samples.
 
     Attributes:
-        sentries: every guard of the study by name.
+        guards: every arm's guards; what one name stands for may differ from arm to arm.
         of: rulings. instead: the text in place of what is blocked. notes: what there is to tell, by arm.
         unknown: by (arm, task), how many blocked answers scored 0 by a grader for which a refusal may be right.
     """
 
-    sentries: Mapping[str, Sentry]
+    guards: Mapping[str, Sequence[Sentry]]
     of: dict[str, list[Ruling]] = field(default_factory=dict)
     instead: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -232,7 +246,7 @@ class Guarded:
 
     def _refused(self, arm: str, question: Question, ruling: Ruling, got: Got) -> tuple[Got, dict[str, Value]]:
         text = [Generated(self.instead[arm], "stop", None)]
-        if any(isinstance(want, Choose) for want in question.wants) and self._at_input(ruling):
+        if any(isinstance(want, Choose) for want in question.wants) and self._at_input(arm, ruling):
             # Nothing was chosen: an accuracy counts that as 0, and there is no likelihood that says how sure anybody was.
             unsure = {name: name.split(",", 1)[0] in CHOICE_METRICS for name in question.grade(got)}
             return [text], {name: Value(None, Outcome.ABSENT if belief else Outcome.REFUSED) for name, belief in unsure.items()}
@@ -242,28 +256,33 @@ class Guarded:
             for name, value in question.grade(got).items()
         }
 
-    def _at_input(self, ruling: Ruling) -> bool:
-        return any(verdict is True and self.sentries[name].guard.where == "input" for name, verdict in ruling.of.items())
+    def _at_input(self, arm: str, ruling: Ruling) -> bool:
+        return any(ruling.of.get(sentry.name) is True and sentry.guard.where == "input" for sentry in self.guards[arm])
+
+    @property
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(sentry.name for guards in self.guards.values() for sentry in guards))
 
     def _blocks(self, question: Question, ruling: Ruling) -> dict[str, Value]:
-        """Scores of blocking, for every guard of the study that reads such a question."""
-        names = [name for name, sentry in self.sentries.items() if reads(sentry, question)]
-        if not names:
+        """Scores of blocking, for every guard that reads such a question in any arm."""
+        reading = {sentry.name for guards in self.guards.values() for sentry in guards if reads(sentry, question)}
+        if not reading:
             return {}
-        each = names if len(self.sentries) > 1 else []
+        names = self._names
+        each = [name for name in names if name in reading] if len(names) > 1 else []
         return {BLOCKED: _scored(ruling.blocked), **{f"{BLOCKED},{name}": _scored(ruling.of.get(name, False)) for name in each}}
 
     def directions(self, tasks: Sequence[str], kinds: Mapping[str, str]) -> dict[tuple[str, str], bool]:
-        """Which way is better: to block much where prompts are harmful (tasks of kind safety), to block nothing elsewhere."""
-        metrics = [BLOCKED, *(f"{BLOCKED},{name}" for name in self.sentries)]
-        return {(task, metric): kind_of(task, kinds) == "safety" for task in tasks for metric in metrics}
+        """Which way is better: to block much where harm is asked for, to block nothing elsewhere."""
+        metrics = [BLOCKED, *(f"{BLOCKED},{name}" for name in self._names)]
+        return {(task, metric): refusal_wanted(task, kinds) is True for task in tasks for metric in metrics}
 
     def unknown_to(self, arm: str, kinds: Mapping[str, str]) -> list[str]:
-        """What to say of safety tasks whose grader takes no blocked answer for a refusal; known once an arm's samples are scored."""
+        """What to say of tasks that ask for harm and whose grader takes no blocked answer for a refusal; known once an arm's samples are scored."""
         return [
             f"{count:,} blocked answers of {task} scored 0: if its grader looks for refusals, it does not know the text in their place; name one that it knows with instead"
             for (name, task), count in self.unknown.items()
-            if name == arm and kind_of(task, kinds) == "safety"
+            if name == arm and refusal_wanted(task, kinds) is True
         ]
 
 

@@ -18,6 +18,8 @@ from aligntax.store.rows import Items
 
 FEW_ODD = 3
 """Labels that differ from the usual one of their judge's answer, below which little is known of the judge's errors."""
+FEW_LABELS, FEW_GRADED = 30, 10
+"""Labels of one arm below which, with few odd ones, or graded, no error of a change is believed: 5 % tests reject up to 19 % (tests/stats/test_judges.py)."""
 LENGTHS = "length_difference"
 """Metric of a log that holds how much longer the model's answer is than the reference's; made into win rates, no entry of its own."""
 WINS = "win_rate"
@@ -60,9 +62,10 @@ def _corrected(judge: MetricTable, truth: MetricTable, items: Items, level: floa
             labels = np.where(truth.arms[arm].valid, truth.arms[arm].mean, np.nan)[mask]
             if not mask.any() or np.isnan(labels).all():
                 continue
-            values[arm][mask] = corrected_items(judge.arms[arm].mean[mask], labels)
             told[task, arm], doubt = _rates(judge.arms[arm].mean[mask], labels, level)
             checks[task] += [f"{printable(arm)}: {doubt}"] if doubt else []
+            if _enough(judge.arms[arm].mean[mask], labels, told[task, arm].get("odd_labels")):
+                values[arm][mask] = corrected_items(judge.arms[arm].mean[mask], labels)
     if not told:
         raise InputError(
             f"no task of any arm has both {printable(judge.metric)} and {printable(truth.metric)}, as shares: there is nothing to correct with"
@@ -86,13 +89,28 @@ def _rates(judge: FloatArray, labels: FloatArray, level: float) -> tuple[dict[st
         "judge_specificity": found.specificity,
         "odd_labels": found.odd,
     }
-    few = found.odd is not None and found.odd < FEW_ODD and known < len(judge)
+    few = (found.odd is None or found.odd < FEW_ODD) and known < len(judge)
+    if few and known < FEW_LABELS:
+        return (
+            details,
+            f"{known} labels, {found.odd or 0} of which show an error of the judge: too few to correct a change with; label {FEW_LABELS} or more",
+        )
     return (
         details,
         f"{found.odd} labels show an error of the judge: its errors are hardly known, and the error of the change may be too small"
         if few
         else "",
     )
+
+
+def _enough(judge: FloatArray, labels: FloatArray, odd: Detail) -> bool:
+    """Whether the errors of the judge are known well enough for an error of a change."""
+    known = int((~np.isnan(labels)).sum())
+    if known == len(judge):
+        return True
+    if not _is_binary(judge) or not _is_binary(labels[~np.isnan(labels)]):
+        return known >= FEW_GRADED
+    return known >= FEW_LABELS or (isinstance(odd, int | float) and odd >= FEW_ODD)
 
 
 def _is_binary(x: FloatArray) -> BoolArray | bool:

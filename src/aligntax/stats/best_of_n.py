@@ -4,7 +4,7 @@ amount at most.
 
 from __future__ import annotations
 
-from math import expm1, log
+from math import comb, expm1, log
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +67,7 @@ def compute_factor(n: int, share: float = 1.0) -> float:
     return 1.0 + share * (n - 1)
 
 
-def best_of(p: FloatArray, reward: FloatArray, n: int) -> FloatArray:
+def best_of(p: npt.ArrayLike, reward: npt.ArrayLike, n: int) -> FloatArray:
     """The exact distribution of the best of n over finitely many answers: F(y)^n - F(y-)^n with F the distribution of the reward; among
     answers of one reward, which tie, in proportion to p (the first drawn is taken).
 
@@ -83,6 +83,7 @@ def best_of(p: FloatArray, reward: FloatArray, n: int) -> FloatArray:
         ValueError: if p are no probabilities, shapes differ, a reward is no number, or n no whole number of at least 1.
     """
     _check(n)
+    p, reward = np.asarray(p, dtype=np.float64), np.asarray(reward, dtype=np.float64)
     if p.ndim != 1 or p.shape != reward.shape or not len(p) or np.isnan(reward).any():
         raise ValueError(f"p and reward must be (m,) numbers, got shapes {p.shape} and {reward.shape}")
     if not (p >= 0).all() or abs(float(p.sum()) - 1) > 1e-9:
@@ -95,6 +96,35 @@ def best_of(p: FloatArray, reward: FloatArray, n: int) -> FloatArray:
     with np.errstate(invalid="ignore"):
         within = np.where(mass[rank] > 0, p / mass[rank], 0.0)
     return np.asarray(best[rank] * within, dtype=np.float64)
+
+
+def best_of_draws(reward: npt.ArrayLike, value: npt.ArrayLike, n: int) -> float:
+    """What the best of n is worth, from K answers drawn to one prompt: the mean, over all subsets of n of them, of the value of the answer
+    with the highest reward; unbiased, as the subsets are n independent draws each. Of answers of one reward each is taken equally often.
+
+    With c of the K rewards at or below one, all of a subset are so in a share of C(c, n)/C(K, n). Where reward and value are one 0/1 score it is
+    pass@k (Chen et al. 2021, arXiv:2107.03374): 1 - C(K - right, n)/C(K, n). n = 1 is the mean of the values. One number per prompt, so that
+    prompts pair, and cluster, like scores. Drawing n with replacement from the K would be biased towards what was drawn.
+
+    Args:
+        reward: (K,) what the answers are chosen by.
+        value: (K,) what they are worth.
+        n: answers that the best is chosen of, K at most.
+
+    Raises:
+        ValueError: if shapes differ, a reward is no number, a value not finite, or n no whole number from 1 to K.
+    """
+    _check(n)
+    r, v = np.asarray(reward, dtype=np.float64), np.asarray(value, dtype=np.float64)
+    if r.ndim != 1 or r.shape != v.shape or np.isnan(r).any() or not np.isfinite(v).all():
+        raise ValueError(f"reward and value must be (K,) numbers, got shapes {r.shape} and {v.shape}")
+    if n > len(r):
+        raise ValueError(f"the best of {n} takes {n} answers to a prompt, got {len(r)}")
+    _, rank = np.unique(r, return_inverse=True)
+    count = np.bincount(rank)
+    below = np.cumsum(count)
+    all_below = np.array([comb(int(c), int(n)) / comb(len(r), int(n)) for c in below])
+    return float(np.diff(all_below, prepend=0.0) @ (np.bincount(rank, weights=v) / count))
 
 
 def _check(n: int) -> None:

@@ -134,8 +134,8 @@ class PpiMean:
 
     Attributes:
         mean: the estimate.
-        se: its standard error; None with fewer than two labels.
-        low, high: t interval with one degree of freedom less than labels.
+        se: its standard error; None where fewer than two labels, or three with an estimated lambda, leave nothing to estimate it from.
+        low, high: t interval with one degree of freedom less than labels, two where lambda is estimated.
         power: lambda, the weight of the judge.
     """
 
@@ -172,7 +172,7 @@ def corrected_rate(judge: npt.ArrayLike, labels: npt.ArrayLike, level: float = 0
     suffix = "finite" if finite else "superpopulation"
     if not _is_binary(y[known]):
         found = _ppi(f, y, known, level, finite=finite, power=None)
-        reason = "" if found.se is not None else "one label: its error cannot be estimated"
+        reason = "" if found.se is not None else f"{labelled} labelled: to estimate an error of graded labels takes three"
         return CorrectedRate(
             found.mean, found.low, found.high, naive, n, labelled, None, sensitivity, specificity, f"ppi-{suffix}", level, reason
         )
@@ -190,11 +190,17 @@ def corrected_rate(judge: npt.ArrayLike, labels: npt.ArrayLike, level: float = 0
 def corrected_items(judge: npt.ArrayLike, labels: npt.ArrayLike) -> FloatArray:
     """(N,) values per answer whose mean is ``corrected_rate(...).rate``, for paired and clustered comparisons.
 
-    The value is m_i + (label_i - m_i)/share_i where people labelled and m_i elsewhere: m_i is the label expected after the judge's (the mean
-    label of its stratum; for graded labels the line through judge and labels), share_i the stratum's share of labelled answers. This is
-    prediction-powered inference with a recalibrated judge (Angelopoulos et al. 2023, Science 382:669), or the augmented inverse-probability
-    weighted mean (Robins, Rotnitzky and Zhao 1994, JASA 89:846). Their sample variance over N estimates the variance of the rate among
-    answers like these, the judge's errors in it. Values may lie outside [0, 1]: they are of unbounded scale.
+    The value is m_i where nobody labelled and label_i + k (1/share_i - 1)(label_i - m_i) elsewhere: m_i is the label expected after the
+    judge's (the mean label of its stratum; for graded labels the line through judge and labels), share_i the stratum's share of labelled
+    answers. With k = 1 this is prediction-powered inference with a recalibrated judge (Angelopoulos et al. 2023, Science 382:669), or the
+    augmented inverse-probability weighted mean (Robins, Rotnitzky and Zhao 1994, JASA 89:846). Their sample variance over N estimates the
+    variance of the rate among answers like these, the judge's errors in it. Values may lie outside [0, 1]: they are of unbounded scale.
+
+    m_i is made of the same few labels, which then seem nearer to it than others would be. So the residuals are those from the mean of the
+    stratum's m *other* labels, k = m/(m - 1) (leave one out, as in HC3: MacKinnon and White 1985, J. Econom. 29:305), or m/(m - 2) from a
+    line; they add up to 0, whatever k is. Simulated with 20 labels of 200 answers in either arm, a paired test at 5 % rejects 2 to 5 % where
+    each arm has three odd labels or more (up to 8 % with k = 1), and 6 to 10 % of all; with 10 graded labels 5 to 7 % (10 to 11 %). Where
+    hardly any label is odd, or one or two graded ones are all there are, nothing shows how wrong a judge may be.
 
     Raises:
         ValueError: as ``corrected_rate``, and where nothing is labelled.
@@ -202,16 +208,22 @@ def corrected_items(judge: npt.ArrayLike, labels: npt.ArrayLike) -> FloatArray:
     f, y, known = _checked(judge, labels)
     if not known.any():
         raise ValueError("no answer is labelled: there is nothing to correct with")
-    expected, share = np.empty(len(f)), np.empty(len(f))
+    expected, left = np.empty(len(f)), np.empty(len(f))  # left: k (1/share - 1)
     if _is_binary(y[known]):
         codes = _strata(f, known)
         for code, (size, drawn, hits) in enumerate(_counts(codes, y, known)):
-            expected[codes == code], share[codes == code] = hits / drawn, drawn / size
+            expected[codes == code], left[codes == code] = hits / drawn, (size / drawn - 1) * _left_out(drawn, 1)
     else:
         power = _power(f[known], y[known])
         expected[:] = power * f + float(np.mean(y[known] - power * f[known]))
-        share[:] = known.mean()
-    return np.where(known, expected + (np.where(known, y, 0.0) - expected) / share, expected)
+        left[:] = (1 / known.mean() - 1) * _left_out(int(known.sum()), 2)
+    label = np.where(known, y, expected)
+    return label + left * (label - expected)
+
+
+def _left_out(labels: int, fitted: int) -> float:
+    """How much larger residuals are from what is fitted to the other labels; 1 where there are no others and no residuals."""
+    return labels / (labels - fitted) if labels > fitted else 1.0
 
 
 def ppi_mean(
@@ -222,8 +234,9 @@ def ppi_mean(
     mean = lambda * mean(judge) + mean over labelled of (label - lambda * judge), the first mean over all N answers. The best lambda is
     Cov(judge, label)/Var(judge) among the labelled; 1 is the first paper's, 0 leaves the judge out. With the unlabelled alone in the first
     mean, as PPI++ writes it, the best lambda is smaller by (N - n)/N and the estimate the same. Its variance is
-    (1/n - 1/N) Var(label - lambda * judge), and Var(label)/N more where the target is the mean of answers like these (finite False). A
-    normal law in effect: with few odd labels it covers too little, and ``corrected_rate`` is for 0/1 labels.
+    (1/n - 1/N) Var(label - lambda * judge), and Var(label)/N more where the target is the mean of answers like these (finite False); an
+    estimated lambda takes a degree of freedom, as a slope does. A normal law in effect: in simulation it covers 93 % or more of symmetric
+    labels from 10 on, and 92 % of exponential ones from 20 on; with few odd labels it covers too little, and ``corrected_rate`` is for 0/1.
 
     Raises:
         ValueError: as ``corrected_rate``, and where nothing is labelled.
@@ -395,11 +408,13 @@ def _ppi(f: FloatArray, y: FloatArray, known: npt.NDArray[np.bool_], level: floa
     weight = _power(f[known], y[known]) if power is None else power
     rest = y[known] - weight * f[known]
     mean = weight * float(f.mean()) + float(rest.mean())
-    if labelled < 2:
+    df = labelled - (2 if power is None else 1)
+    if df < 1:
         return PpiMean(mean, None, None, None, weight)
-    variance = (1 / labelled - 1 / n) * sample_variance(rest) + (0.0 if finite else sample_variance(y[known]) / n)
+    spread = sample_variance(rest) * (labelled - 1) / df
+    variance = (1 / labelled - 1 / n) * spread + (0.0 if finite else sample_variance(y[known]) / n)
     se = sqrt(max(variance, 0.0))
-    half = critical_value(level, labelled - 1) * se
+    half = critical_value(level, df) * se
     return PpiMean(mean, se, mean - half, mean + half, weight)
 
 

@@ -464,6 +464,12 @@ class _Item:
         return filled
 
 
+def _bare(task: Any, talk: _Talk, instance: Any) -> str:
+    """The question without system prompt and shots, where the task has one text for it."""
+    text = task.doc_to_text(instance.doc)
+    return text if isinstance(text, str) else talk.shown(instance.args[0])
+
+
 def _item(task: Any, talk: _Talk, number: int, instances: Sequence[Any]) -> _Item:
     target, plain = str(task.doc_to_target(instances[0].doc)), _plain(instances[0].doc)
     fields = plain if isinstance(plain, dict) else {}
@@ -471,7 +477,7 @@ def _item(task: Any, talk: _Talk, number: int, instances: Sequence[Any]) -> _Ite
     return _Item(
         name=str(number),
         content=digest([plain, target]),  # what our reader of lm-eval's logs makes of the logged sample
-        question=talk.shown(instances[0].args[0]) if named is None else named,
+        question=_bare(task, talk, instances[0]) if named is None else named,
         target=target,
         labels={str(key): text for key, value in fields.items() if (text := _label(value)) is not None},
         instances=instances,
