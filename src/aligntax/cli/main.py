@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aligntax import __version__
-from aligntax.cli import lab
+from aligntax.cli import atlas, lab
 from aligntax.cli.development import development
 from aligntax.cli.exchange import exchange, trend
 from aligntax.cli.gate import gate, plan_size
@@ -60,6 +60,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
+app.add_typer(atlas.app, name="atlas")
 app.add_typer(lab.app, name="lab")
 
 RunArg = Annotated[

@@ -60,8 +60,7 @@ def table(path: Path, want: Want) -> LogSource:
 def _database_table(form: str, path: Path) -> LogSource:
     import duckdb
 
-    named = literal(_no_globs(str(path)))
-    relation = f"read_parquet({named})" if form == "parquet" else _csv_relation(path, named)
+    relation = database_relation(path, form)
     try:
         with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as con:
             columns = {str(row[0]): str(row[1]) for row in con.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
@@ -70,6 +69,16 @@ def _database_table(form: str, path: Path) -> LogSource:
     auto = AUTO_CLUSTER if AUTO_CLUSTER in columns else None
     facts = LogFacts(labels=set(columns), auto_cluster=auto, settings={"harness": "table"})
     return LogSource("table", None, TableQuery(relation, columns), facts)
+
+
+def database_relation(path: Path, form: str) -> str:
+    """What DuckDB reads a ``csv`` or ``parquet`` file by, in SQL.
+
+    Raises:
+        LogError: if the first line of a CSV cannot be column names.
+    """
+    named = literal(_no_globs(str(path)))
+    return f"read_parquet({named})" if form == "parquet" else _csv_relation(path, named)
 
 
 def _csv_relation(path: Path, named: str) -> str:

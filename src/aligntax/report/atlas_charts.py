@@ -1,0 +1,237 @@
+"""Drawings of an atlas: the staircase, the map of pairs and models, the tree of models, groups against chance, blind spots. Altair, in the page's colours.
+
+Names of models and pairs are never values of a scale (the engine cannot draw some words): axes run over numbers, and names are text marks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aligntax.atlas.analysis import Analysis
+from aligntax.core.words import cut, printable
+from aligntax.report.charts import drawn, styled
+
+if TYPE_CHECKING:
+    import altair
+
+_INK, _SOFT, _LINE = "var(--ink)", "var(--soft)", "var(--line)"
+_ROLES = {"control": "var(--no-tax)", "contested": "var(--tax)", "anchor": _SOFT}
+_STEP, _CELL, _NARROW_CELL = 26, 15, 12
+MAX_ROWS, MAX_MODELS = 60, 60
+_NAME = 26
+
+
+def _data(rows: Sequence[dict[str, Any]]) -> Any:
+    import altair as alt
+
+    return alt.InlineData(values=list(rows))
+
+
+def _named_rows(names: Sequence[str], room: int, size: int = 12) -> Any:
+    """Names as text left of a drawing whose rows are numbers from the top."""
+    import altair as alt
+
+    rows = [{"row": i, "text": cut(printable(name), room)} for i, name in enumerate(names)]
+    base = alt.Chart(_data(rows)).mark_text(align="right", dx=-8, color=_INK, fontSize=size, limit=170)
+    return base.encode(x=alt.value(0), y=alt.Y("row:Q", axis=None, scale=_rows_scale(len(names))), text="text:N")
+
+
+def _rows_scale(count: int) -> Any:
+    import altair as alt
+
+    return alt.Scale(domain=[-0.5, count - 0.5], reverse=True, nice=False, zero=False)
+
+
+def _wide(chart: Any, *, narrow: bool, height: int, left: int) -> altair.LayerChart:
+    return styled(chart.properties(padding={"left": left, "top": 5, "right": 12, "bottom": 5}), narrow=narrow, height=height)
+
+
+def staircase(found: Analysis, *, narrow: bool) -> str:
+    """Mean difference of two models by category, with its interval; the controls' mean as a line."""
+    import altair as alt
+
+    order = [c for c in (found.settings.order or ()) if c in found.spreads]
+    order += [c for c in found.categories if c in found.spreads and c not in order]
+    rows = [
+        {
+            "row": i, "mean": found.spreads[c][0], "low": found.spreads[c][1], "high": found.spreads[c][2],
+            "role": "control" if c in found.controls else "anchor" if c in found.anchors else "contested",
+        }
+        for i, c in enumerate(order)
+    ]  # fmt: skip
+    y = alt.Y("row:Q", axis=None, scale=_rows_scale(len(order)))
+    title = "mean difference of two models, on a scale from 0 to 1"
+    x = alt.X("mean:Q", title=title, scale=alt.Scale(zero=True))
+    roles = [r for r in _ROLES if any(row["role"] == r for row in rows)]
+    colour = alt.Color("role:N", title=None, scale=alt.Scale(domain=roles, range=[_ROLES[r] for r in roles]))
+    with_limits = alt.Chart(_data([row for row in rows if row["low"] is not None]))
+    calm = [found.spreads[c][0] for c in order if c in found.controls]
+    layers: list[Any] = []
+    if calm:
+        at = alt.Chart(_data([{"mean": sum(calm) / len(calm)}]))
+        layers.append(at.mark_rule(color=_ROLES["control"], strokeDash=[5, 4]).encode(x=x))
+    layers += [
+        with_limits.mark_rule(strokeWidth=3, opacity=0.6).encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=colour),
+        alt.Chart(_data(rows)).mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=colour),
+        _named_rows(order, 20 if narrow else _NAME),
+    ]
+    return drawn(_wide(alt.layer(*layers), narrow=narrow, height=max(90, _STEP * len(order)), left=110 if narrow else 180))
+
+
+def pair_map(found: Analysis, *, narrow: bool) -> str:
+    """Ratings of the pairs that divide models most, models in the order of their tree; the darker the more alike."""
+    import altair as alt
+
+    chosen = shown_pairs(found)
+    models = _model_order(found)
+    rows: list[dict[str, Any]] = [
+        {"row": i, "column": j, "rating": None if np.isnan(found.ratings[p, m]) else float(found.ratings[p, m])}
+        for i, p in enumerate(chosen)
+        for j, m in enumerate(models)
+    ]
+    cell = _NARROW_CELL if narrow else _CELL
+    across = alt.Scale(domain=[-0.5, len(models) - 0.5], nice=False, zero=False)
+    x, y = alt.X("left:Q", axis=None, scale=across), alt.Y("top:Q", axis=None, scale=_rows_scale(len(chosen)))
+    boxes = [{**r, "left": r["column"] - 0.5, "right": r["column"] + 0.5, "top": r["row"] - 0.5, "bottom": r["row"] + 0.5} for r in rows]
+    known = alt.Chart(_data([b for b in boxes if b["rating"] is not None]))
+    lost = alt.Chart(_data([b for b in boxes if b["rating"] is None]))
+    shade = alt.Opacity(
+        "rating:Q",
+        title="rating",
+        scale=alt.Scale(domain=[0, 1], range=[0.04, 1]),
+        legend=alt.Legend(values=[0, 0.25, 0.5, 0.75, 1], orient="bottom"),
+    )
+    heads = [{"column": j, "text": cut(printable(found.models[m].name), 18)} for j, m in enumerate(models)]
+    head = alt.Chart(_data(heads)).mark_text(align="left", angle=300, dx=4, dy=0, color=_INK, fontSize=11)
+    layers = [
+        known.mark_rect(color="var(--link)").encode(x=x, x2="right:Q", y=y, y2="bottom:Q", opacity=shade),
+        lost.mark_text(text="×", color=_SOFT, fontSize=10).encode(
+            x=alt.X("column:Q", axis=None, scale=across), y=alt.Y("row:Q", axis=None, scale=_rows_scale(len(chosen)))
+        ),
+        head.encode(x=alt.X("column:Q", axis=None, scale=across), y=alt.value(-4), text="text:N"),
+        _named_rows([f"{found.pairs[p].name} ({found.pairs[p].category})" for p in chosen], 20 if narrow else 28, 11),
+    ]
+    made = alt.layer(*layers).properties(padding={"left": 110 if narrow else 190, "top": 100, "right": 60, "bottom": 5})
+    return drawn(styled(made, narrow=narrow, height=max(60, cell * len(chosen))))
+
+
+def shown_pairs(found: Analysis) -> list[int]:
+    """Pairs of the map: those that divide models most, by category."""
+    known = [i for i, row in enumerate(found.pairs) if row.gmd is not None]
+    chosen = sorted(known, key=lambda i: -(found.pairs[i].gmd or 0.0))[:MAX_ROWS]
+    return sorted(chosen, key=lambda i: (found.categories.index(found.pairs[i].category), -(found.pairs[i].gmd or 0.0)))
+
+
+def _model_order(found: Analysis) -> list[int]:
+    rated = np.flatnonzero(np.isfinite(found.ratings).any(axis=0)).tolist()
+    order = rated if found.clusters is None else [rated[i] for i in found.clusters.order.tolist()]
+    return [int(m) for m in order[:MAX_MODELS]]
+
+
+def tree(found: Analysis, *, narrow: bool) -> str | None:
+    """The tree of models; at every node the share of resampled pairs that have it."""
+    import altair as alt
+
+    if found.clusters is None:
+        return None
+    rated = np.flatnonzero(np.isfinite(found.ratings).any(axis=0)).tolist()
+    models, link = len(rated), found.clusters.linkage
+    if models > MAX_MODELS:
+        return None
+    order = found.clusters.order.tolist()
+    at = {leaf: (0.0, float(place)) for place, leaf in enumerate(order)}
+    lines, notes = [], []
+    for step, (a, b, height, _) in enumerate(link.tolist()):
+        (xa, ya), (xb, yb) = at[int(a)], at[int(b)]
+        lines += [
+            {"x": xa, "y": ya, "x2": height, "y2": ya},
+            {"x": xb, "y": yb, "x2": height, "y2": yb},
+            {"x": height, "y": ya, "x2": height, "y2": yb},
+        ]
+        at[models + step] = (height, (ya + yb) / 2)
+        if step < models - 2:
+            notes.append({"x": height, "y": (ya + yb) / 2, "text": f"{100 * found.clusters.support[step]:.0f}"})
+    colours = ("var(--tax)", "var(--gain)", "var(--no-tax)", _SOFT)
+    dots: list[dict[str, Any]] = [
+        {"x": 0.0, "y": float(place), "c": int(found.clusters.labels[leaf]) % len(colours)} for place, leaf in enumerate(order)
+    ]
+    y_scale = _rows_scale(models)
+    x = alt.X("x:Q", title="mean difference of two models' ratings")
+    y = alt.Y("y:Q", axis=None, scale=y_scale)
+    used = sorted({d["c"] for d in dots})
+    colour = alt.Color("c:O", scale=alt.Scale(domain=used, range=[colours[c] for c in used]), legend=None)
+    layers = [
+        alt.Chart(_data(lines)).mark_rule(color=_INK, strokeWidth=1.4).encode(x=x, y=y, x2="x2:Q", y2="y2:Q"),
+        alt.Chart(_data(dots)).mark_point(filled=True, size=55, opacity=1).encode(x=x, y=y, color=colour),
+        alt.Chart(_data(notes)).mark_text(align="left", dx=4, dy=-1, color=_SOFT, fontSize=10).encode(x=x, y=y, text="text:N"),
+        _named_rows([found.models[rated[leaf]].name for leaf in order], 20 if narrow else _NAME),
+    ]
+    return drawn(_wide(alt.layer(*layers), narrow=narrow, height=max(90, 18 * models), left=110 if narrow else 180))
+
+
+def shares(found: Analysis, *, narrow: bool) -> str | None:
+    """Eta squared of every column against what labels without meaning give."""
+    import altair as alt
+
+    rows = [
+        {"eta": r.share.eta2, "mean": r.share.null_mean, "top": r.share.null_95, "upper": r.share.upper, "name": f"{r.column}, {r.on}"}
+        for r in found.groups
+        if r.share is not None and r.share.eta2 is not None
+    ]
+    if not rows:
+        return None
+    for i, row in enumerate(rows):
+        row |= {"row": i, "zero": 0.0}
+    y = alt.Y("row:Q", axis=None, scale=_rows_scale(len(rows)))
+    title = "eta squared: share of the disagreement between groups"
+    scale = alt.Scale(domain=[0, 1])
+    x = alt.X("eta:Q", title=title, scale=scale)
+    marks = alt.Chart(_data(rows))
+    layers = [
+        marks.mark_rule(strokeWidth=12, color=_SOFT, opacity=0.25).encode(x=alt.X("zero:Q", title=title, scale=scale), x2="top:Q", y=y),
+        marks.mark_tick(color=_SOFT, thickness=2, size=14).encode(x=alt.X("mean:Q", title=title, scale=scale), y=y),
+        marks.mark_point(filled=True, size=90, opacity=1, color="var(--link)").encode(x=x, y=y),
+        _named_rows([str(row["name"]) for row in rows], 20 if narrow else 28),
+    ]
+    return drawn(_wide(alt.layer(*layers), narrow=narrow, height=max(70, _STEP * len(rows)), left=110 if narrow else 190))
+
+
+def blind_spots(found: Analysis, *, narrow: bool) -> str | None:
+    """Share of councils that seem to agree, by their size."""
+    import altair as alt
+
+    if not found.councils:
+        return None
+    series = (
+        ("all councils", "rate", _INK),
+        ("from one cluster", "within", "var(--tax)"),
+        ("mixed", "across", "var(--gain)"),
+        ("on controls", "controls", "var(--no-tax)"),
+    )
+    rows = [
+        {"k": row.k, "share": value, "which": name}
+        for row in found.councils
+        for name, key, _ in series
+        if (value := getattr(row, key)) is not None
+    ]
+    used = [s for s in series if any(r["which"] == s[0] for r in rows)]
+    colour = alt.Color(
+        "which:N",
+        title=None,
+        scale=alt.Scale(domain=[s[0] for s in used], range=[s[2] for s in used]),
+        legend=alt.Legend(columns=2 if narrow else 0),
+    )
+    ks = [row.k for row in found.councils]
+    x = alt.X(
+        "k:Q", title="models in the council", axis=alt.Axis(values=ks, grid=False), scale=alt.Scale(domain=[min(ks), max(ks)], zero=False)
+    )
+    y = alt.Y("share:Q", title="share that seems to agree", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
+    base = alt.Chart(_data(rows))
+    layers = [
+        base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
+        base.mark_point(filled=True, size=60, opacity=1).encode(x=x, y=y, color=colour),
+    ]
+    return drawn(styled(alt.layer(*layers), narrow=narrow, height=260))
