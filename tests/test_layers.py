@@ -37,6 +37,7 @@ ALLOWED = {
     },
     "lab": {"torch", "transformers", "tokenizers", "filelock", "safetensors", "trl", "datasets", "numpy", "pydantic", "yaml"},
     "tasks": {"datasets", "jinja2", "lm_eval", "numpy", "pydantic", "yaml"},  # the suites bring the loader that lm-eval calls
+    "atlas": {"numpy", "pydantic", "yaml"},
     "cli": {"typer", "rich"},
 }
 

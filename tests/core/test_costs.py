@@ -97,6 +97,8 @@ def test_what_is_no_number_of_hours(tmp_path: Path, value: str, found: str) -> N
         ("stages:\n  a: {labels: 010}", ": line 2: YAML reads 010 as 8; write the number that is meant"),
         ("stages: {a: {labels: 1.5}}", ": stages, a, labels must be a whole number from 0 to 1e+30, such as 33000; got 1.5"),
         ("stages: {a: {devices: 0}}", ": stages, a, devices must be a whole number from 1 to"),
+        ("stages: {'': {}}", ": stages: the name '' has no character"),
+        ("stages: {a: {parent: ''}}", ": stages, a, parent: String should have at least 1 character; got ''"),
         ("stages: {a: {parent: 3}}", ": stages, a, parent: Input should be a valid string; got 3"),
         ("stages: {a: {trainer_state: ''}}", ": stages, a, trainer_state: String should have at least 1 character"),
         ("stages: {a: {power_usage_effectiveness: 0.8}}", "must be a number without a unit from 1 to 10"),

@@ -108,6 +108,12 @@ def test_never_even_and_even_no_more() -> None:
 def test_no_harm_avoided_cannot_pay() -> None:
     entries = debt_entries(assess(debt(harm={"cost_per_month": {"without": 3, "with": 3}})), "USD", ("base", "dpo"))
     assert "harm with alignment is no less than without it: by these numbers aligning cannot pay" in entries[2].checks
+    wide = {"low": 0, "likely": 3, "high": 90}
+    perhaps = assess(debt(harm={"cost_per_month": {"without": wide, "with": 3}}, distribution="triangular"))
+    assert perhaps.cheaper is not None
+    assert perhaps.cheaper > 0.5
+    checks = debt_entries(perhaps, "USD", ("base", "dpo"))[2].checks
+    assert "harm with alignment is no less than without it: by the likeliest numbers aligning cannot pay" in checks
 
 
 def test_sensitivities_of_a_linear_saving() -> None:

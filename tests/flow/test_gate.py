@@ -16,12 +16,14 @@ from aligntax import Ledger
 from aligntax.core.budget import BudgetFile, read_budget
 from aligntax.core.errors import InputError
 from aligntax.core.ledger import Entry
-from aligntax.flow.gate import gate
+from aligntax.flow.gate import Held, gate
 from aligntax.flow.inversion import inversion_of
-from aligntax.report.gate import badge_json, badge_svg, gate_json, gate_markdown, github_annotations, junit
+from aligntax.report.gate import badge_json, badge_svg, gate_json, gate_markdown, github_annotations, junit, verdict_line
+from aligntax.stats.clusters import FloatArray, IntArray
 from aligntax.stats.multiplicity import holm
 from aligntax.stats.paired import noninferiority_p, p_value, upper_tail
 from aligntax.stats.planning import items_for, items_needed
+from aligntax.stats.quantiles import latency_details, quantile_changes
 from aligntax.stats.tango import tango_interval
 from tests.support.tables import write_csv
 
@@ -122,6 +124,7 @@ def test_lines_hold_what_they_name(ledgers: dict[str, Ledger]) -> None:
     assert held(task="?") == ["a", "b"]
     assert held(task="a/*") == [f"a/g{k}" for k in range(4)]
     assert held(task="mean over items", kind="performance") == ["mean over items"]
+    assert held(task="*a*") == ["a", "xstest_safe"]  # no average by chance
     for line, said in (
         ({"task": "nowhere*"}, r"no task is 'nowhere\*'; from base to candidate there are: a, a/g0"),
         ({"kind": "latency"}, "no kind is 'latency'; .* there are: over_refusal, performance"),
@@ -195,6 +198,153 @@ def _entry(task: str, lost: int, gained: int, n: int) -> Entry:
     )  # fmt: skip
 
 
+def test_an_interval_is_that_of_the_budgets_confidence(ledgers: dict[str, Ledger]) -> None:
+    for confidence, said in ((0.9, "90 %"), (0.999, "99.9 %")):
+        found = gate(ledgers["binary"], MAIN, budget({"task": "a", "lose_at_most": 0.01}, confidence=confidence))
+        (held,) = found.held
+        test = inversion_of(ledgers["binary"].find("a"))
+        assert test is not None
+        assert (held.entry.level, (held.entry.ci_low, held.entry.ci_high)) == (confidence, pytest.approx(test.interval(confidence)))
+        assert f"not ruled out at {said} confidence" in held.reason
+        assert f"at {said} confidence" in verdict_line(found)
+
+
+def test_a_loss_that_is_the_budget_asks_for_no_number_of_items() -> None:
+    """.1 - .05 - .05 is not 0 for a computer; no number of items rules such a loss out."""
+    entry = _entry("a", 100, 0, 1000)
+    assert entry.change == -0.1
+    (held,) = gate(Ledger(study="s", baseline="base", entries=(entry,)), MAIN, budget({"lose_at_most": 0.1 + 2e-17})).held
+    assert held.status == "exceeded"
+    lost = entry.model_copy(update={"change": -(0.1 - 1e-13)})
+    (held,) = gate(Ledger(study="s", baseline="base", entries=(lost,)), MAIN, budget({"lose_at_most": 0.1})).held
+    assert held.reason == "lost 10.0 points; a loss of 10 points or more is not ruled out at 95 % confidence"
+
+
+@pytest.mark.parametrize(("allowed", "said"), [(5, "500 points"), (1, "100 points"), ("100%", "the whole of the baseline")])
+def test_a_budget_that_nothing_exceeds_is_refused(ledgers: dict[str, Ledger], allowed: object, said: str) -> None:
+    with pytest.raises(InputError, match=rf"allows a .score. to lose {said}, which nothing exceeds: 0.01 is a point"):
+        gate(ledgers["binary"], MAIN, budget({"task": "a", "lose_at_most": allowed}))
+    assert gate(ledgers["seconds"], MAIN, budget({"lose_at_most": allowed})).held  # a time has no end
+    more = gate(ledgers["toxic"], MAIN, budget({"lose_at_most": "100%"})).held  # twice as much may be lost where less is better
+    assert len(more) == 2
+
+
+# -- quantiles -------------------------------------------------------------------------------------------------------------------
+
+
+def timed(task: str, base: FloatArray, cand: FloatArray, codes: IntArray | None = None, *, more_is_better: bool = False) -> Entry:
+    """An entry of latency as a ledger holds it."""
+    change = float(cand.mean() - base.mean())
+    details = latency_details(base, cand, codes, 0.95)
+    return Entry(
+        kind="latency", task=task, metric="request_latency", unit="seconds", higher_is_better=more_is_better, baseline="base", candidate="candidate",
+        n=len(base), clusters=None if codes is None else int(codes.max()) + 1, baseline_value=float(base.mean()), candidate_value=float(cand.mean()),
+        change=change, cost=change, se=None, level=0.95, ci_low=None, ci_high=None, p_value=None, p_adjusted=None, method="none", margin=None,
+        verdict="undetermined", outcomes={}, details=details, checks=(),
+    )  # fmt: skip
+
+
+def held_of(entries: Sequence[Entry], confidence: float = 0.95, **line: object) -> tuple[Held, ...]:
+    ledger = Ledger(study="s", baseline="base", entries=tuple(entries))
+    return gate(ledger, MAIN, budget({"of": "p95", **line}, confidence=confidence)).held
+
+
+@pytest.mark.parametrize(("confidence", "kept"), [(0.9, 0.9), (0.95, 0.95), (0.97, 0.98), (0.99, 0.99)])
+@pytest.mark.parametrize("more_is_better", [False, True])
+def test_a_quantile_is_held_by_its_interval(confidence: float, kept: float, more_is_better: bool) -> None:
+    made = np.random.default_rng(2)
+    base, cand = made.lognormal(size=300), made.lognormal(0.2, size=300)
+    if more_is_better:
+        base, cand = cand, base
+    entry = timed("a", base, cand, more_is_better=more_is_better)
+    wanted = quantile_changes(base, cand, None, level=kept)[1]
+    assert wanted.interval is not None
+    low, high = wanted.interval
+    least, most = (-high, -low) if more_is_better else (low, high)
+    assert least < 0 < most
+    for loss in (0.4 * most, 0.99 * most, 1.01 * most, 2 * most):
+        (held,) = held_of([entry], confidence, lose_at_most=loss)
+        assert (held.entry.change, held.entry.ci_low, held.entry.ci_high) == (wanted.change, pytest.approx(low), pytest.approx(high))
+        assert held.entry.baseline_value == pytest.approx(np.quantile(base, 0.95))
+        assert held.status == ("within" if most < loss else "exceeded"), loss
+        assert held_of([entry], confidence, lose_at_most=loss, rule="not_shown")[0].status == "within"
+    slower = timed("a", base * 3, cand / 3, more_is_better=True) if more_is_better else timed("a", base / 3, cand * 3)
+    (shown,) = held_of([slower], confidence, lose_at_most="10%", rule="not_shown")
+    assert (shown.status, shown.allowed) == ("exceeded", pytest.approx(0.1 * (shown.entry.baseline_value or 0)))
+    assert shown.reason.startswith("p95: lost ")
+
+
+def test_what_is_shown_of_quantiles_is_adjusted() -> None:
+    made = np.random.default_rng(4)
+    entries = [timed(f"t{k}", made.lognormal(size=200), made.lognormal(0.45, size=200)) for k in range(5)]
+    alone = [held_of([e], lose_at_most=0.01, rule="not_shown")[0].p for e in entries]
+    together = held_of(entries, lose_at_most=0.01, rule="not_shown")
+    assert [one.p for one in together] == pytest.approx(holm([p or 0.0 for p in alone]))
+    assert {one.status for one in together} == {"within", "exceeded"}
+
+
+def test_a_quantile_of_too_few_prompts_is_not_known() -> None:
+    made = np.random.default_rng(5)
+    base = made.lognormal(size=71)
+    for n, allowed in ((71, 0.5 * np.quantile(base, 0.95)), (15, None)):
+        for rule, status in (("ruled_out", "exceeded"), ("not_shown", "within")):
+            (held,) = held_of([timed("a", base[:n], 2 * base[:n])], lose_at_most="50%", rule=rule)
+            assert (held.status, held.p) == (status, None)
+            assert held.allowed == (None if allowed is None else pytest.approx(allowed))
+            assert held.reason.startswith(f"p95 not known: its interval takes 72 prompts at 95 % confidence, there are {n}")
+    seen = base.repeat(2)
+    assert held_of([timed("a", seen, seen)], lose_at_most=0.1)[0].status == "within"
+    (sure,) = held_of([timed("a", seen[:80], seen[:80])], 0.99, lose_at_most=0.1)
+    assert (sure.status, sure.entry.ci_low) == ("exceeded", None)
+    assert "takes 104 prompts at 99 % confidence, there are 80" in sure.reason
+    (few,) = held_of([timed("a", seen, seen, np.arange(142) // 4)], lose_at_most=0.1)
+    assert few.status == "exceeded"
+    assert "takes 72 prompts from as many sources at 95 % confidence, there are 142 from 36" in few.reason
+
+
+def test_what_has_no_such_quantile_is_refused(ledgers: dict[str, Ledger]) -> None:
+    entry = timed("a", np.arange(1.0, 101), np.arange(1.0, 101))
+    old = entry.model_copy(update={"details": {k: v for k, v in entry.details.items() if not k.endswith("limits")}})
+    for entries, line, said in (
+        (
+            ledgers["binary"].entries,
+            {},
+            r"the budget for p95 of everything holds a \(score\), which has no p95: quantiles are kept of times",
+        ),
+        (ledgers["seconds"].entries, {"task": "mean over tasks"}, "no task is 'mean over tasks'"),
+        ([old], {}, "whose ledger keeps no limits of its p95: make the run again with this version"),
+        ([entry], {"confidence": 0.9999}, "limits of a p95 are kept up to a confidence of 0.9998; the budget asks for 0.9999"),
+    ):
+        with pytest.raises(InputError, match=said):
+            held_of(entries, **{"lose_at_most": 0.1, **line})  # type: ignore[arg-type]
+
+
+def test_quantiles_of_a_ledger(ledgers: dict[str, Ledger]) -> None:
+    """From two tables to the gate: the metric's own entry has them, and names say which is held."""
+    found = gate(ledgers["seconds"], MAIN, budget({"metric": "latency_s", "of": "p95", "lose_at_most": "50%"}, {"lose_at_most": "50%"}))
+    tail, whole = found.held
+    assert tail.entry.change == tail.entry.detail("p95_change")
+    assert whole.entry.change == ledgers["seconds"].find("a").change
+    assert [row["of"] for row in json.loads(gate_json(found))["held"]] == ["p95", None]
+    assert "latency\\_s, p95 |" in gate_markdown(found)
+    assert 'name="a (latency_s, p95), base to candidate: ' in junit(found)
+
+
+def test_a_gate_of_quantiles_holds_its_level() -> None:
+    """The candidate varies, the baseline does not, and its p95 is longer by just what is allowed: ruling that out errs in 2.5 % of releases, and so
+    does showing more of it in any of five tasks."""
+    made, opened, shown = np.random.default_rng(6), 0, 0
+    runs, n = 300, 100
+    longer = float(np.exp(0.7 * 1.6448536269514722)) - 1
+    for _ in range(runs):
+        entries = [timed(f"t{k}", np.ones(n), made.lognormal(0, 0.7, n)) for k in range(5)]
+        opened += held_of(entries[:1], lose_at_most=longer)[0].status == "within"
+        shown += any(one.status == "exceeded" for one in held_of(entries, lose_at_most=longer, rule="not_shown"))
+    most = 0.025 + 3 * (0.025 * 0.975 / runs) ** 0.5
+    assert opened / runs <= most
+    assert shown / runs <= most
+
+
 # -- sizes -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -236,15 +386,27 @@ def test_items_needed_is_the_ledgers_number(ledgers: dict[str, Ledger]) -> None:
         ("budgets: 5", "budgets must be a list of one line and more"),
         ("[]", "is no budget"),
         ("budgets:\n  - {kind: speed, lose_at_most: 1}", "budgets, number 1.*kind must be one of performance"),
-        ("budgets:\n  - {lose_at_most: 0}", "must be more than 0; got 0"),
+        ("budgets:\n  - {lose_at_most: 0}", "budgets, number 1, lose_at_most must be more than 0; got 0"),
+        ("budgets:\n  - {lose_at_most: " + "x" * 99 + "}", r"of the baseline such as 5%; got 'x{59} … .+41 characters.$"),
+        ("budgets:\n  - {lose_at_most: 010}", "line 2: YAML reads 010 as 8"),
+        ("budgets:\n  - {lose_at_most: 1:30}", "line 2: YAML reads 1:30 as 90"),
+        ("budgets:\n  - 5", "budgets, number 1 must be a mapping, such as .*; got 5"),
+        ("budgets:\n  - {1: a, lose_at_most: 1}", "budgets, number 1, 1 is not known here; allowed: lose_at_most"),
+        ("1: 2\nbudgets:\n  - {lose_at_most: 1}", "1 is not known here; allowed: budgets, confidence$"),
+        ("budgets:\n  - {lose_at_most: 1, of: p90}", "of must be p50, p95 or p99 .*; got 'p90'"),
+        ("budgets:\n  - {lose_at_most: 1, of: 95}", "of must be p50, p95 or p99 .*; got 95"),
+        (
+            "budgets:\n  - {lose_at_most: 1, of: p95, kind: performance}",
+            "of names a quantile, which is kept of the kind latency alone; got the kind performance",
+        ),
         ("budgets:\n  - {lose_at_most: -5%}", "must be more than 0"),
         ("budgets:\n  - {lose_at_most: .inf}", "must be more than 0"),
         ("budgets:\n  - {lose_at_most: 1" + "0" * 400 + "}", "a number such as 0.01"),
         ("budgets:\n  - {lose_at_most: a lot}", "a number such as 0.01, or a share of the baseline such as 5%; got 'a lot'"),
         ("budgets:\n  - {lose_at_most: 0.01, rule: never}", "rule must be ruled_out or not_shown; got 'never'"),
-        ("budgets:\n  - {lose_at_most: 0.01, tasks: x}", "tasks is not known here; allowed: lose_at_most, kind, task, metric, rule"),
+        ("budgets:\n  - {lose_at_most: 0.01, tasks: x}", "tasks is not known here; allowed: lose_at_most, kind, task, metric, rule, of"),
         ("budgets:\n  - {kind: safety}", "lose_at_most is missing"),
-        ("confidence: 95\nbudgets:\n  - {lose_at_most: 1}", "confidence: "),
+        ("confidence: 95\nbudgets:\n  - {lose_at_most: 1}", "confidence must be a number above 0.5 and below 1, such as 0.95; got 95"),
         ("budgets:\n  - {lose_at_most: 1}\nbudgets: []", "stands in line 1 and again in line 3"),
         ("budgets: !!python/object/apply:os.system [id]", "is no YAML that can be read"),
     ],
@@ -335,4 +497,45 @@ def test_what_was_spent_is_known(tmp_path: Path, most: float, status: str, rule:
     ledger = aligntax.diff(table(tmp_path / "a.csv", rows), table(tmp_path / "b.csv", rows), costs=costs)
     (held,) = gate(ledger, MAIN, budget({"kind": "development", "metric": "price", "lose_at_most": most, "rule": rule})).held
     assert held.status == status
-    assert "what was spent is known" in held.reason
+    assert held.reason == f"22350 USD; what was spent is known, and both rules are the same; at most {most:g} USD"
+    with pytest.raises(
+        InputError, match="a share of the baseline, and of development \\(price\\) there is none: an amount has no baseline"
+    ):
+        gate(ledger, MAIN, budget({"kind": "development", "metric": "price", "lose_at_most": "5%", "rule": rule}))
+
+
+DEBT = """
+currency: USD
+stages: {candidate: {hours: 3}}
+debt:
+  horizon_months: 10
+  discount_rate_per_year: 0
+  now: {once: RANGE, per_month: 0}
+  harm: {cost_per_month: {without: 50, with: 0}, growth_per_month: 0}
+  distribution: triangular
+"""
+
+
+def test_a_debt_is_reckoned_and_its_ranges_are_held_by_their_ends(tmp_path: Path) -> None:
+    """Never aligning costs 500, aligning now 100, or from 60 to 200."""
+    rows = [{"item": i, "score": i % 2} for i in range(40)]
+    costs = tmp_path / "costs.yaml"
+
+    def held(once: str, metric: str, most: float, rule: str) -> Held:
+        costs.write_text(DEBT.replace("RANGE", once))
+        ledger = aligntax.diff(table(tmp_path / "a.csv", rows), table(tmp_path / "b.csv", rows), costs=costs)
+        (one,) = gate(ledger, MAIN, budget({"metric": metric, "lose_at_most": most, "rule": rule})).held
+        return one
+
+    certain = held("100", "net_present_cost_now", 100, "ruled_out")
+    assert certain.status == "within"
+    assert certain.reason == "100 USD; reckoned from the numbers that were named, and both rules are the same; at most 100 USD"
+    saved = held("100", "net_present_saving", 1, "ruled_out")
+    assert (saved.status, saved.reason.split(";")[0]) == ("within", "-400 USD")  # what it saves is no cost
+    ranged = "{low: 60, likely: 100, high: 200}"
+    assert held(ranged, "net_present_cost_now", 150, "ruled_out").status == "exceeded"
+    assert held(ranged, "net_present_cost_now", 150, "not_shown").status == "within"
+    assert held(ranged, "net_present_cost_now", 70, "not_shown").status == "exceeded"
+    assert "within the ranges that were named" in held(ranged, "net_present_cost_now", 150, "ruled_out").reason
+    unknown = held("100", "device_hours", 5, "ruled_out")
+    assert (unknown.status, unknown.reason) == ("exceeded", "the amount is not known: a loss of 5 hours is neither shown nor ruled out")

@@ -358,6 +358,27 @@ def test_energy_is_a_metric_where_the_machine_tells_it(sums: Path, monkeypatch: 
     assert (entry.baseline_value, entry.candidate_value) == (pytest.approx(2 * tokens), pytest.approx(3 * tokens))
 
 
+def test_a_counter_that_stands_still_tells_no_energy(sums: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It moves every second answer, by what two took: the mean of those that saw it move would be twice the truth."""
+    from aligntax.flow import latency
+    from aligntax.models.timing import Counter, Meter
+
+    answers = {"count": 0}
+
+    class Steady(PacedModel):
+        def timed(self, ask: GenerateAsk) -> Timed | Failure:
+            answers["count"] += 1
+            return super().timed(ask)
+
+    models = [Steady(name, words(lambda k: 3), first=0.1, per_token=0.02) for name in ("base", "tuned")]
+    counter = Counter("a counter", lambda: 10.0 * (answers["count"] // 2))
+    monkeypatch.setattr(latency, "meter_of", lambda device: (Meter([counter]), "a counter"))
+    with study(sums, models, Latency(20)) as found:
+        assert "energy" not in {entry.metric for entry in found.ledger}
+        told = found.provenance["arms"]["base"]["settings"]["latency"]["energy"]
+    assert told == "not known: the counter stood still while some answers were written, and is too coarse for them: a counter"
+
+
 def test_a_run_holds_its_times(sums: Path, tmp_path: Path) -> None:
     with study(sums, [paced("base"), paced("tuned", per_token=0.03)], Latency(20)) as found:
         write_run(tmp_path / "run", found.study, found.ledger, found.provenance, found.rows, lambda: "<html></html>")

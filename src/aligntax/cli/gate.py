@@ -40,11 +40,13 @@ def gate(
     A budget is YAML. Each line names a kind, a task or a metric (patterns allowed; what is not named is all of it), the most
     that may be lost (0.01 is a point of an accuracy; 5% is a share of the baseline), and a rule. With ruled_out a loss of that
     size must be ruled out, so that too few items keep the gate shut; with not_shown it must not be shown, so that they open it.
+    Means are held; of a time also its p50, p95 or p99 (of: p95), in seconds or as a share of the baseline's.
 
       confidence: 0.95
       budgets:
         - {kind: performance, lose_at_most: 0.01, rule: ruled_out}
         - {kind: over_refusal, task: "xstest*", lose_at_most: 0.02, rule: not_shown}
+        - {metric: request_latency, of: p95, lose_at_most: 10%, rule: ruled_out}
 
     For example:
 

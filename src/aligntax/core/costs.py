@@ -165,7 +165,7 @@ class Stage(Compute):
         price: of the whole stage, instead of those.
     """
 
-    parent: str | None = None
+    parent: Annotated[str, Field(min_length=1)] | None = None
     trainer_state: Annotated[str, Field(min_length=1)] | None = None
     forward_tokens: Amount = None
     hours: Amount = None
@@ -348,7 +348,7 @@ def read_costs(path: Path) -> CostsFile:
     given = read_yaml(text, where)
     if not isinstance(given, Mapping):
         raise InputError(f"{where} names no costs: a mapping with stages or debt is expected")
-    _refuse_misread(text, where)
+    refuse_misread(text, where)
     try:
         return CostsFile.model_validate(given)
     except ValidationError as error:
@@ -378,8 +378,12 @@ def read_bytes(path: Path, most: int, what: str) -> bytes:
     return data
 
 
-def _refuse_misread(text: str, where: str) -> None:
-    """Refuse numbers that YAML takes for others than a reader does."""
+def refuse_misread(text: str, where: str) -> None:
+    """Refuse numbers that YAML takes for others than a reader does.
+
+    Raises:
+        InputError: naming the first, its line, and what YAML makes of it.
+    """
     for token in yaml.scan(text, Loader=yaml.SafeLoader):
         if isinstance(token, yaml.ScalarToken) and token.plain and _MISREAD.fullmatch(token.value):
             line = token.start_mark.line + 1
@@ -403,7 +407,8 @@ def _first(error: ValidationError) -> str:
     found = cut(printable(repr(one["input"])), 60)
     said = printable(one["msg"].removeprefix("Value error, "))
     if place[-1:] == ("[key]",):
-        return f"{printable(', '.join(place[:-2]))}: the name {found} is no text; put it in quotes"
+        why = "has no character" if one["input"] == "" else "is no text; put it in quotes"
+        return f"{printable(', '.join(place[:-2]))}: the name {found} {why}"
     if one["type"] == "extra_forbidden":
         return f"{where} is not known here; allowed: {', '.join(_allowed(place))}"
     if one["type"] == "missing":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aligntax.core.samples import MISSING
-from aligntax.core.words import change_number, change_unit, count_text, number, p_text, percent, printable, size_text
+from aligntax.core.words import change_number, change_unit, count_text, items_text, number, p_text, percent, printable, size_text
 from aligntax.stats.paired import MIN_FLIP_CLUSTERS, PairedChange, p_value
 from aligntax.stats.unpaired import TwoProportions
 from aligntax.stats.verdict import MIN_DF
@@ -223,12 +223,12 @@ MIXED_UNITS = "no average over tasks with different units or directions"
 NEGATIVE_TIMES = "some values are below 0, which no time and no count is: quantiles are left out"
 
 
-def few_for_quantiles(needed: Mapping[str, int], n: int) -> list[str]:
-    """Which quantiles' changes have no interval, and how many items it would take."""
+def few_for_quantiles(needed: Mapping[str, int], n: int, what: str = "item") -> list[str]:
+    """Which quantiles' changes have no interval, and how many items or sources it would take."""
     if not needed:
         return []
     told = ", ".join(f"{name} takes {count:,}" for name, count in needed.items())
-    return [f"{n:,} items are too few for an interval of every quantile: {told}"]
+    return [f"{items_text(n, what)} {'is' if n == 1 else 'are'} too few for an interval of every quantile: {told}"]
 
 
 def zeros(baseline: int, candidate: int, unit: str) -> list[str]:

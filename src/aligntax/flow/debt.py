@@ -319,7 +319,8 @@ def _owing(found: Assessment) -> tuple[str, ...]:
     out = []
     without, with_ = found.debt.harm.way[1].without.likely, found.debt.harm.way[1].with_.likely
     if with_ >= without:
-        out.append("harm with alignment is no less than without it: by these numbers aligning cannot pay")
+        numbers = "the likeliest" if found.drawn else "these"
+        out.append(f"harm with alignment is no less than without it: by {numbers} numbers aligning cannot pay")
     probability = found.debt.harm.way[0] == "probability_per_month"
     if probability and found.break_even_rate is None:
         out.append("no probability of an incident makes aligning now pay at this cost per incident")

@@ -264,15 +264,19 @@ def _ratio_details(out: Draft, base: Side, cand: Side, codes: IntArray | None, l
 
 
 def _latency_details(out: Draft, base: Side, cand: Side, codes: IntArray | None, analysis: Analysis) -> None:
-    """Quantiles and medians of pairs beside the change of the mean; drawn from generators of their own, so that nothing else moves them."""
+    """Quantiles and medians of pairs beside the change of the mean."""
     if min(base.mean.min(), cand.mean.min()) < 0:
         out.checks.append(words.NEGATIVE_TIMES)
         return
-    out.details |= latency_details(base.mean, cand.mean, codes, analysis.level, np.random.default_rng(analysis.seed))
+    out.details |= latency_details(base.mean, cand.mean, codes, analysis.level)
     for name, side in (("baseline", base), ("candidate", cand)):
         out.details[f"distribution_{name}"] = [float(x) for x in np.quantile(side.mean, _SHARES)]
     short = {name: out.details.get(f"{name}_items_needed") for name in ("p95", "p99")}
     out.checks += words.few_for_quantiles({name: int(n) for name, n in short.items() if isinstance(n, int)}, len(base.mean))
+    sources = {name: out.details.get(f"{name}_sources_needed") for name in ("p50", "p95", "p99")}
+    out.checks += words.few_for_quantiles(
+        {name: int(n) for name, n in sources.items() if isinstance(n, int)}, 0 if codes is None else len(np.unique(codes)), "source"
+    )
     if out.metric.split(",", 1)[0] not in OF_GUARDS:  # an arm without guards spends nothing on them
         out.checks += words.zeros(int((base.mean == 0).sum()), int((cand.mean == 0).sum()), out.facts.unit)
 

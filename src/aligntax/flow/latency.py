@@ -48,6 +48,8 @@ GUARD_SECONDS, MODEL_SECONDS, GUARD_TOKENS = "guard_seconds", "model_seconds", "
 """What an answer's time and tokens are made of where any arm has guards: seconds of its guards and of the model, tokens that moderators read and
 wrote; of one of several as ``guard_seconds,NAME``. A guard that was not reached takes nothing."""
 
+COARSE = "not known: the counter stood still while some answers were written, and is too coarse for them"
+
 Key = tuple[str, str, str]
 """(task, item, content) of one prompt."""
 
@@ -136,9 +138,11 @@ def try_timing(arms: Sequence[ArmPlan], latency: Latency) -> None:
         answer = watch(replace(ask, max_tokens=min(ask.max_tokens, 2)))
         if isinstance(answer, Failure):
             raise InputError(f"{printable(model.name)} cannot be timed: {answer.why}; leave latency out, or try again")
-    for sentry in sentries_of(arms).values():
-        if sentry.model is None or "device" in sentry.model.facts:
+    tried: set[int] = set()
+    for sentry in (sentry for arm in arms for sentry in arm.guards):
+        if sentry.model is None or "device" in sentry.model.facts or id(sentry.model) in tried:
             continue
+        tried.add(id(sentry.model))
         watch = stopwatch(sentry.model)
         assert watch is not None
         reply = watch(sentry.ask("", ""))
@@ -379,7 +383,11 @@ def _user_texts(arm: ArmPlan) -> Iterator[tuple[Key, str]]:
 def _timings(arms: Sequence[ArmPlan], latency: Latency, taken: Mapping[str, Mapping[Key, list[_Clocked]]], clock: _Round) -> Timings:
     metrics = [m for m in _metrics(arms) if any(c.value(m) is not None for of in taken.values() for some in of.values() for c in some)]
     # Who gets an answer whole sees no token come: that is no speed, and not a high one.
-    seen = {arm.name: [m for m in metrics if m != PER_TOKEN or _shows(arm)] for arm in arms}
+    left_out = {arm.name: {PER_TOKEN} if not _shows(arm) else set() for arm in arms}
+    coarse = [arm.name for arm in arms if _is_coarse(clock.meters[arm.name][0], taken[arm.name].values())]
+    for name in coarse:
+        left_out[name].add(ENERGY)
+    seen = {arm.name: [m for m in metrics if m not in left_out[arm.name]] for arm in arms}
     scores = {name: {key: _item(some, seen[name]) for key, some in of.items()} for name, of in taken.items()}
     facts, notes = {}, {}
     for arm in arms:
@@ -395,7 +403,7 @@ def _timings(arms: Sequence[ArmPlan], latency: Latency, taken: Mapping[str, Mapp
             "batch_size": 1,
             "asked_before": "every prompt was answered once already: what a server caches of prompts is cached",
             "device": clock.devices[arm.name] or "not known: the machine that answers is not seen from here",
-            "energy": clock.meters[arm.name][1],
+            "energy": f"{COARSE}: {clock.meters[arm.name][1]}" if arm.name in coarse else clock.meters[arm.name][1],
             "failed": len(failed),
             "same_text_as_scored": f"{sum(again)} of {len(again)}",
             "spread_within_items": _spread(taken[arm.name].values(), seen[arm.name]),
@@ -409,6 +417,13 @@ def _timings(arms: Sequence[ArmPlan], latency: Latency, taken: Mapping[str, Mapp
         mixed = f"{', '.join(here)} computed here and the others elsewhere: their times differ by what serves them as well as by the model"
         notes[arms[0].name] = [mixed, *notes.get(arms[0].name, [])]
     return Timings(scores, facts, notes)
+
+
+def _is_coarse(meter: Meter | None, taken: Iterable[Sequence[_Clocked]]) -> bool:
+    """Whether a counter stood still (or could not be read) during some answers: the others then got what it had saved up for several of them, so
+    that their mean is no answer's energy.
+    """
+    return meter is not None and any(c.joules is None for some in taken for c in some)
 
 
 def _guard_words(arm: ArmPlan) -> str:

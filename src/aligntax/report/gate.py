@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from aligntax.core.tables import entry_row
-from aligntax.core.words import percent, printable
-from aligntax.flow.gate import Gate, Held, allowed_text
+from aligntax.core.words import printable
+from aligntax.flow.gate import Gate, Held, allowed_text, confidence_text
 from aligntax.report.markdown import escaped
 
 _RED, _GREEN = "#b34a00", "#00694c"
@@ -25,8 +25,8 @@ def verdict_line(found: Gate) -> str:
     n = len(found.held)
     what = "1 comparison" if n == 1 else f"{n} comparisons"
     if not found.exceeded:
-        return f"within budget: all of {what} at {percent(found.confidence, 0)} confidence"
-    return f"budget exceeded: {len(found.exceeded)} of {what} at {percent(found.confidence, 0)} confidence"
+        return f"within budget: all of {what} at {confidence_text(found.confidence)} confidence"
+    return f"budget exceeded: {len(found.exceeded)} of {what} at {confidence_text(found.confidence)} confidence"
 
 
 def gate_view(found: Gate) -> Group:
@@ -45,7 +45,7 @@ def gate_view(found: Gate) -> Group:
     for one in _sorted(found):
         row = entry_row(one.entry)
         style = "bold red" if one.status == "exceeded" else "green"
-        cells = (row.task, row.metric, row.change, row.interval, _most(one), one.budget.rule.replace("_", " "))
+        cells = (row.task, _metric(one), row.change, row.interval, _most(one), one.budget.rule.replace("_", " "))
         table.add_row(Text(one.status, style=style), *(Text(cell) for cell in cells))
     lines = [Text(f"{_name(one)}: {one.reason}") for one in _sorted(found) if one.status == "exceeded"]
     doubts = [Text(f"! {_name(one)}: {printable(check)}", style="yellow") for one in _sorted(found) for check in one.doubts]
@@ -58,7 +58,7 @@ def gate_markdown(found: Gate) -> str:
     out += ["| | arms | task | metric | change | interval | at most | rule | why |", "|---|---|---|---|--:|---|--:|---|---|"]
     for one in _sorted(found):
         row = entry_row(one.entry)
-        cells = (row.pair, row.task, row.metric, row.change, row.interval, _most(one), one.budget.rule.replace("_", " "), one.reason)
+        cells = (row.pair, row.task, _metric(one), row.change, row.interval, _most(one), one.budget.rule.replace("_", " "), one.reason)
         out.append(f"| **{one.status}** | " + " | ".join(map(escaped, cells)) + " |")
     out += [f"\n- doubt: {escaped(f'{_name(one)}: {check}')}" for one in _sorted(found) for check in one.doubts]
     return "\n".join([*out, ""])
@@ -106,8 +106,9 @@ def gate_json(found: Gate) -> str:
     rows = [
         {
             "status": one.status, "kind": one.entry.kind, "task": one.entry.task, "metric": one.entry.metric, "baseline": one.entry.baseline,
-            "candidate": one.entry.candidate, "unit": one.entry.unit, "change": one.entry.change, "allowed": one.allowed, "rule": one.budget.rule,
-            "p": one.p, "reason": one.reason, "doubts": list(one.doubts),
+            "candidate": one.entry.candidate, "of": one.budget.of, "unit": one.entry.unit, "change": one.entry.change,
+            "ci_low": one.entry.ci_low, "ci_high": one.entry.ci_high, "level": one.entry.level, "allowed": one.allowed, "rule": one.budget.rule, "p": one.p,
+            "reason": one.reason, "doubts": list(one.doubts),
         }
         for one in found.held
     ]  # fmt: skip
@@ -138,7 +139,12 @@ def _sorted(found: Gate) -> list[Held]:
 
 
 def _name(one: Held) -> str:
-    return printable(f"{one.entry.task} ({one.entry.metric}), {one.entry.baseline} to {one.entry.candidate}")
+    return printable(f"{one.entry.task} ({_metric(one)}), {one.entry.baseline} to {one.entry.candidate}")
+
+
+def _metric(one: Held) -> str:
+    """The metric, and which quantile of it is held."""
+    return printable(one.entry.metric if one.budget.of is None else f"{one.entry.metric}, {one.budget.of}")
 
 
 def _most(one: Held) -> str:
