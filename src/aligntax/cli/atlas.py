@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aligntax.cli.shared import note
-from aligntax.core.errors import InputError
+from aligntax.core.errors import AligntaxError, InputError
 
 if TYPE_CHECKING:
-    from aligntax.atlas.analysis import Analysis
+    from collections.abc import Callable, Iterator
+
+    from aligntax.atlas.analysis import Analysis, Settings
+    from aligntax.atlas.pairs import PairSet
+    from aligntax.atlas.ratings import Ratings
+    from aligntax.atlas.run import Estimate, Run
 
 app = typer.Typer(
     help="Many models rate how alike two sentences are in meaning: where they stop agreeing, on what, and what that is worth.",
@@ -102,7 +108,8 @@ def analyse(
         controls=_words(control), anchors=_words(anchor), order=_words([order] if order else None), tau=tau, rarefied=rarefy, draws=permutations,
         level=level, step=step / (high - low) if high > low else step, seed=seed,
     )  # fmt: skip
-    found = work(read_ratings(ratings, columns, models), settings, _tell)
+    read = read_ratings(ratings, columns, models)
+    found = work(read, settings, _tell)
     text = as_json(found)
     if json:
         sys.stdout.write(text)
@@ -110,6 +117,25 @@ def analyse(
         console().print(view(found))
     if out is not None:
         _write(out, found, text)
+        _write_families(out, read, settings)
+
+
+def _write_families(out: Path, ratings: Ratings, settings: Settings) -> None:
+    """A run for every family of models, with the ledger of its stages."""
+    from aligntax.atlas.ladder import compared, families
+    from aligntax.core.explain import main_entries, summary
+    from aligntax.report.page import render
+    from aligntax.store.run import write_run
+
+    for number, family in enumerate(families(ratings), 1):
+        with compared(
+            ratings, family, controls=settings.controls, anchors=settings.anchors, level=settings.level, seed=settings.seed
+        ) as one:
+            target = out / f"stages-{number}"
+            write_run(target, one.study, one.ledger, one.provenance, one.rows, lambda one=one: render(one))  # type: ignore[misc]
+            note(f"stages of {family.root}: {target / 'report.html'} (a run: aligntax show, gate and exchange read it)")
+            for baseline, candidate in dict.fromkeys(e.pair for e in one.ledger):
+                note(f"  {summary(main_entries(one.ledger), baseline, candidate)}")
 
 
 def _tell(what: str) -> None:
@@ -123,3 +149,416 @@ def _write(out: Path, found: Analysis, text: str) -> None:
 
     write_text(out / "atlas.json", text)
     note(f"report: {write_text(out / 'atlas.html', render(found))}")
+
+
+@app.command("run")
+def run_(
+    roster: Annotated[
+        Path, typer.Argument(metavar="ROSTER.yaml", help="Which models rate, and what is known of them.", show_default=False)
+    ],
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Pairs of sentences: pair, category, text_a, text_b, and where known topic, reference. Default: the set that ships.",
+        ),
+    ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="isolated: one pair a request; atlas-v1: the published procedure, all pairs in one list, once."),
+    ] = "isolated",
+    orders: Annotated[str, typer.Option(metavar="AB,BA", help="Orders of the two sentences.")] = "AB,BA",
+    variants: Annotated[
+        str, typer.Option(metavar="A,B,C", help="Wordings: anchored, ends, contradiction; lab for embedded models.")
+    ] = "anchored,ends,contradiction",
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="How often each is asked.")] = 3,
+    temperature: Annotated[float, typer.Option(metavar="T", min=0, max=2, help="Of sampling.")] = 1.0,
+    scale: Annotated[
+        str,
+        typer.Option(metavar="SCALE", help="dec2: 0.00 to 1.00; d9: a digit, with expected ratings from log-probabilities; pct: 0 to 100."),
+    ] = "dec2",
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs/--no-logprobs", help="With d9: expected ratings where a model tells log-probabilities.")
+    ] = True,
+    reprompt: Annotated[
+        bool, typer.Option("--reprompt/--no-reprompt", help="Ask once more where a reply has no number; such ratings are flagged.")
+    ] = True,
+    max_tokens: Annotated[
+        int, typer.Option(metavar="N", min=4, help="Longest reply, in tokens (of a list: per pair); reasoning models need more.")
+    ] = 16,
+    expect: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What you expect, written down: hashed before the first call.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=2, help="The first N pairs of every category.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the order of calls and of sampling.")] = 0,
+    device: Annotated[str, typer.Option(metavar="NAME", help="For local models: auto, cpu, cuda.")] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="What would be asked, how long it may take and cost; nothing is asked.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the run; default atlas-runs/<identity>. The same command goes on where it stopped."),
+    ] = None,
+) -> None:
+    """Ask an ensemble how alike the two sentences of every pair are, and write down every reply.
+
+    A roster names models as everywhere (api:URL#model, lab:sft, folders, hub ids) with what is known of them before anybody
+    looks: developer, country, stage, parent. Keys come from the environment (ALIGNTAX_API_KEY, or key_env of an entry).
+    calls.jsonl holds every attempt and is only ever appended to; a run that was stopped goes on. docs/atlas.md has a roster.
+
+    For example:
+
+      aligntax atlas run roster.yaml --dry-run
+
+      aligntax atlas run roster.yaml --pairs pairs.csv --expect expectations.md --scale d9
+    """
+    from pydantic import ValidationError
+
+    from aligntax.atlas.asking import Source, probed
+    from aligntax.atlas.pairs import read_pairs, standard_pairs
+    from aligntax.atlas.protocol import ATLAS_V1, Plan, Protocol
+    from aligntax.atlas.roster import read_roster
+    from aligntax.atlas.run import collect, estimates, finish, notes, outcomes, planned, shown_protocol
+    from aligntax.core.words import printable
+
+    if protocol not in ("isolated", "atlas-v1"):
+        raise InputError(f"--protocol is isolated or atlas-v1; got {protocol!r}")
+    try:
+        how = (
+            ATLAS_V1.model_copy(update={"seed": seed, "temperature": temperature})
+            if protocol == "atlas-v1"
+            else Protocol.model_validate(
+                {
+                    "orders": _words([orders]),
+                    "variants": _words([variants]),
+                    "repeats": repeats,
+                    "temperature": temperature,
+                    "scale": scale,
+                    "logprobs": logprobs,
+                    "reprompt": reprompt,
+                    "max_tokens": max_tokens,
+                    "seed": seed,
+                }
+            )
+        )
+    except ValidationError as error:
+        one = error.errors()[0]
+        where = ".".join(map(str, one["loc"]))
+        raise InputError(f"{where}{': ' if where else ''}{printable(one['msg'].removeprefix('Value error, '))}") from None
+    found = standard_pairs() if pairs is None else read_pairs(pairs)
+    plan = Plan(how, found if limit is None else _first(found, limit))
+    ensemble = read_roster(roster)
+    target = out or Path("atlas-runs") / plan.identity[:16]
+    run = planned(target, plan, ensemble, expect)
+    if dry_run:
+        _say_plan(run, estimates(run), shown_protocol(how))
+        return
+    note(f"{len(plan.pairs.pairs)} pairs, {len(ensemble.models)} models: {shown_protocol(how)}")
+    left = sum(map(len, run.left.values()))
+    remote = [Source(name, rater, []) for name, rater in ensemble.models.items() if rater.reference.where == "api" and run.left[name]]
+    for name, facts in probed(remote):
+        if facts["answers"]:
+            note(f"{printable(name)}: served as {printable(str(facts['served']))}, log-probabilities: {facts['logprobs']}")
+        else:
+            note(f"{printable(name)} does not answer: {facts['why']}")
+    with _bar(left) as tell:
+        collect(run, tell, device)
+    ratings, models = finish(run)
+    for name, counts in outcomes(run).items():
+        told = ", ".join(f"{status} {n:,}" for status, n in sorted(counts.items(), key=lambda kv: -kv[1]))
+        note(f"{printable(name)}: {told}")
+    for text in notes(run):
+        note(f"! {text}")
+    if not any("ok" in counts for counts in outcomes(run).values()):
+        raise AligntaxError(f"no model gave a rating; every attempt is in {target / 'calls.jsonl'}, and the same command asks again")
+    missing = sum(map(len, run.left.values()))
+    if missing:
+        note(f"{missing:,} calls were not asked; the same command asks them")
+    note(f"ratings: {ratings}")
+    note(f"analyse: aligntax atlas analyse {ratings} --models {models} --out {target}")
+
+
+def _first(pairs: PairSet, limit: int) -> PairSet:
+    """The first pairs of every category, as a set of their own."""
+    from aligntax.atlas.pairs import pair_set
+
+    count: dict[str, int] = {}
+    kept = []
+    for pair in pairs.pairs:
+        count[pair.category] = count.get(pair.category, 0) + 1
+        if count[pair.category] <= limit:
+            kept.append(pair)
+    return pair_set(kept, f"{pairs.source}, the first {limit} of every category")
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress over all calls; on a terminal a bar, else a line now and then."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda *_: None
+        return
+    with Progress(TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task("asking", total=total)
+        seen: dict[str, int] = {}
+
+        def tell(model: str, done: int, _of: int) -> None:
+            progress.advance(task, max(0, done - seen.setdefault(model, done - 1)))
+            seen[model] = done
+
+        yield tell
+
+
+def _say_plan(run: Run, estimates: list[Estimate], how: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from aligntax.core.words import printable
+    from aligntax.report.terminal import console
+
+    screen = console()
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("model", "is", "calls", "left", "tokens in", "tokens out", "time", "price"):
+        table.add_column(heading, justify="left" if heading in ("model", "is") else "right")
+    for one in estimates:
+        rater = run.roster.models[one.model]
+        table.add_row(
+            Text(printable(one.model)), Text(printable(rater.reference.label)), f"{one.calls:,}", f"{one.left:,}", f"~ {one.tokens_in:,}", f"<= {one.tokens_out:,}",
+            "-" if one.seconds is None else f"~ {one.seconds / 60:.1f} min", "-" if one.price is None else f"<= {one.price:,.2f} {printable(run.roster.currency)}",
+        )  # fmt: skip
+    screen.print(table)
+    prices = [one.price for one in estimates if one.price is not None]
+    told = (
+        f", at most {sum(prices):,.2f} {printable(run.roster.currency)}{'' if len(prices) == len(estimates) else ' where a price is known'}"
+        if prices
+        else ""
+    )
+    screen.print(f"{len(run.plan.pairs.pairs)} pairs; {how}.")
+    screen.print(
+        f"{sum(one.left for one in estimates):,} calls{told}; nothing was asked. Tokens are guessed from letters. The run would be {printable(str(run.out))}"
+    )
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        found = []
+    if not found:
+        raise InputError(f"{option} takes numbers separated by commas, got {text!r}")
+    return found
+
+
+def _whole(text: str, option: str) -> list[int]:
+    found = _numbers(text, option)
+    if any(x != int(x) or x < 1 for x in found):
+        raise InputError(f"{option} takes whole numbers above 0 separated by commas, got {text!r}")
+    return [int(x) for x in found]
+
+
+@app.command()
+def power(
+    models: Annotated[str, typer.Option(metavar="M,...", help="Models in the ensemble.")] = "10,20",
+    pairs: Annotated[str, typer.Option(metavar="N,...", help="Pairs per category.")] = "5,8,12,20,30",
+    ratio: Annotated[
+        str, typer.Option(metavar="R,...", help="How many times as divergent contested pairs are in truth (ratio of SDs).")
+    ] = "1.25,1.5,2,3",
+    share: Annotated[
+        str | None, typer.Option(metavar="S,...", help="Instead: the share of disagreement between two groups of models, such as .05,.15.")
+    ] = None,
+    heterogeneity: Annotated[
+        float, typer.Option(metavar="SD", min=0, help="SD of the log divergence between pairs of one category.")
+    ] = 0.4,
+    family: Annotated[int, typer.Option(metavar="N", min=1, help="Contested categories that are tested together (Holm).")] = 3,
+    level: Annotated[float, typer.Option(metavar="L", min=0.5, max=0.9999, help="Confidence level of the test.")] = 0.95,
+    studies: Annotated[int, typer.Option(metavar="N", min=100, help="Simulated studies per cell.")] = 1_000,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the simulation.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """How many pairs and models a claim needs: the share of studies that would find what is true.
+
+    Ratings are drawn normal on every pair, models independent; the test is the permutation of mean log SD over pairs, as in
+    analyse. Doubling pairs buys much, doubling models little; for groups of models it is the other way round.
+
+    For example:
+
+      aligntax atlas power --models 20 --pairs 12,30 --ratio 1.5,2
+
+      aligntax atlas power --share 0.05,0.15 --models 10,20,40
+    """
+    from dataclasses import asdict
+    from json import dumps
+
+    from rich.table import Table
+
+    from aligntax.atlas.made_up import contrast_table, share_table
+    from aligntax.core.words import level_text, percent
+    from aligntax.report.terminal import console
+
+    sizes, alpha = _whole(models, "--models"), 1 - level
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    if share is not None:
+        counts = _whole(pairs, "--pairs")
+        shares = share_table(
+            _numbers(share, "--share"), sizes, pairs=counts[0] if len(counts) == 1 else 10, alpha=alpha, studies=studies, seed=seed
+        )
+        if json:
+            typer.echo(dumps([{"share": s, "models": m, **asdict(found)} for (s, m), found in shares.items()], indent=1))
+            return
+        for heading in ("true share", "models", "found", "eta squared seen, 90 % of studies"):
+            table.add_column(heading, justify="right")
+        for (s, m), one in shares.items():
+            table.add_row(percent(s), str(m), percent(one.power, 0), f"{percent(one.eta2_range[0])} to {percent(one.eta2_range[1])}")
+        console().print(table)
+        note(f"{studies:,} studies per row, two groups of equal size, {level_text(level)}; more pairs hardly help: the unit is the model")
+        return
+    found = contrast_table(
+        _numbers(ratio, "--ratio"),
+        sizes,
+        _whole(pairs, "--pairs"),
+        heterogeneity=heterogeneity,
+        family=family,
+        alpha=alpha,
+        studies=studies,
+        seed=seed,
+    )
+    if json:
+        typer.echo(dumps([{"ratio": r, "models": m, "pairs": n, **asdict(one)} for (r, m, n), one in found.items()], indent=1))
+        return
+    columns = list(dict.fromkeys(n for _, _, n in found))
+    for heading in ("ratio", "models", *(f"{n} pairs" for n in columns)):
+        table.add_column(heading, justify="right")
+    for r, m in dict.fromkeys((r, m) for r, m, _ in found):
+        cells = [found[r, m, n] for n in columns]
+        table.add_row(f"{r:g}", str(m), *(f"{percent(one.power, 0)} ({percent(one.first_step, 0)})" for one in cells))
+    console().print(table)
+    note(
+        f"share of {studies:,} studies that find it at {level_text(level)}; in brackets among {family} contrasts, whatever the others show (Holm's first step). "
+        f"Pairs of one category differ by a log SD of {heterogeneity:g}"
+    )
+
+
+@app.command()
+def simulate(
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RATINGS.csv",
+            help="Where to write the made-up ratings; the truth stands beside them as .truth.json.",
+            show_default=False,
+        ),
+    ],
+    models: Annotated[int, typer.Option(metavar="M", help="Models.")] = 20,
+    pairs: Annotated[int, typer.Option(metavar="N", help="Pairs per category.")] = 12,
+    ratio: Annotated[float, typer.Option(metavar="R", help="How many times as divergent contested pairs are; 1 for no difference.")] = 2.0,
+    spread: Annotated[float, typer.Option(metavar="SD", help="SD between models on a control pair.")] = 0.06,
+    noise: Annotated[float, typer.Option(metavar="SD", help="SD of one call about the model's own rating.")] = 0.02,
+    repeats: Annotated[int, typer.Option(metavar="N", help="Calls per pair, model and order.")] = 2,
+    share: Annotated[
+        float, typer.Option(metavar="S", help="Share of the disagreement on contested pairs that two groups of models explain.")
+    ] = 0.0,
+    null: Annotated[bool, typer.Option("--null", help="One mind in all models: whatever is found is found in noise.")] = False,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the draw.")] = 0,
+) -> None:
+    """Ratings of a made-up ensemble whose truth is known, to see what the analysis makes of them.
+
+    For example:
+
+      aligntax atlas simulate ratings.csv --ratio 2 --share 0.3
+
+      aligntax atlas analyse ratings.csv
+    """
+    from json import dumps
+
+    from aligntax.atlas.made_up import MadeUp, table
+    from aligntax.store.run import write_text
+
+    ratings, truth = table(MadeUp(models, pairs, ratio, spread, noise, repeats, share, null, seed))
+    write_text(out.with_suffix(".truth.json"), dumps(truth, indent=1) + "\n")
+    typer.echo(write_text(out, ratings))
+
+
+@app.command()
+def council(
+    ratings: Annotated[Path, typer.Argument(metavar="RATINGS", help="Table of ratings, as for analyse.", show_default=False)],
+    size: Annotated[int, typer.Option(metavar="K", min=2, help="Models in the council.")] = 3,
+    control: Annotated[list[str] | None, typer.Option(metavar="CATEGORY", help="Control category (repeat), which is left out.")] = None,
+    anchor: Annotated[
+        list[str] | None, typer.Option(metavar="CATEGORY", help="Category with known ratings (repeat), which is left out.")
+    ] = None,
+    tau: Annotated[float, typer.Option(metavar="T", help="Largest range that passes for agreement, on a scale from 0 to 1.")] = 0.20,
+    held_out: Annotated[float, typer.Option(metavar="SHARE", help="Share of the divided pairs on which the council is verified.")] = 0.5,
+    scale: Annotated[str, typer.Option(metavar="LOW:HIGH", help="Scale of the ratings.")] = "0:1",
+    level: Annotated[float, typer.Option(metavar="L", help="Confidence level.")] = 0.95,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the split of pairs.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """Choose the models of a small council so that it overlooks as little as possible, and verify it on pairs held out.
+
+    A blind spot is a contested pair on which the whole ensemble is divided and the council seems to agree. The council is
+    chosen on one half of these pairs and counted on the other, beside councils drawn at random.
+
+    For example:
+
+      aligntax atlas council ratings.csv --size 3
+    """
+    from dataclasses import asdict
+    from json import dumps
+
+    from aligntax.atlas.choosing import choose
+    from aligntax.atlas.ratings import Columns, read_ratings
+    from aligntax.core.words import level_text, percent, printable
+    from aligntax.report.terminal import console
+
+    read = read_ratings(ratings, Columns(scale=_scale(scale)))
+    found, names = choose(read, size, controls=_words(control), anchors=_words(anchor), tau=tau, held_out=held_out, level=level, seed=seed)
+    if json:
+        typer.echo(dumps({"models": names, **asdict(found)}, indent=1))
+        return
+    screen = console()
+    screen.print(", ".join(map(printable, names)), style="bold", markup=False, highlight=False)
+    how = (
+        f"of all {found.compared:,} councils"
+        if found.exhaustive
+        else f"by search among {found.compared:,} councils, which may have missed the best"
+    )
+    screen.print(
+        f"chosen {how}, on {found.chosen_on} divided pairs (blind on {percent(found.chosen_rate, 0)} of these, which choosing flatters)"
+    )
+    screen.print(
+        f"on {found.verified_on} pairs held out it is blind on {percent(found.rate, 0)}, a council drawn at random on {percent(found.random_rate, 0)}: "
+        f"{100 * found.difference:+.0f} points, {level_text(found.level)} interval {100 * found.low:+.0f} to {100 * found.high:+.0f}"
+    )
+    if found.low <= 0 <= found.high:
+        screen.print("that it sees more than one drawn at random is not shown: more divided pairs are needed, or a larger council")
+
+
+@app.command("pairs")
+def pairs_(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Pairs of your own; default the set that ships.", show_default=False)
+    ] = None,
+    copy: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Copy the set that ships to a file, to begin your own with.")
+    ] = None,
+) -> None:
+    """How well the categories of a set of pairs are matched, in length, overlap, negation and expected rating (docs/stimuli.md)."""
+    from importlib.resources import files
+
+    from aligntax.atlas.pairs import against_checklist, matching_report, read_pairs, standard_pairs
+    from aligntax.core.words import printable
+    from aligntax.store.run import write_text
+
+    if copy is not None:
+        if file is not None:
+            raise InputError("--copy copies the set that ships: name no file beside it")
+        note(f"copied to {write_text(copy, (files('aligntax.atlas') / 'stimuli' / 'pairs-1.csv').read_text(encoding='utf-8'))}")
+        return
+    found = standard_pairs() if file is None else read_pairs(file)
+    typer.echo(matching_report(found))
+    typer.echo(f"{len(found.pairs)} pairs, identity {found.identity}")
+    for text in against_checklist(found):
+        note(f"! {printable(text)}")

@@ -164,6 +164,25 @@ def path(
 
 
 @app.command()
+def pairs(
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Where to write them.", show_default=False)],
+) -> None:
+    """Write pairs of accounts of the embedded world's two communities, for the atlas: they are rated with one digit, and the truth is known.
+
+    For example:
+
+      aligntax lab pairs accounts.csv
+
+      aligntax atlas run roster.yaml --pairs accounts.csv --variants lab --scale d9
+    """
+    from aligntax.lab.pairs import account_pairs
+    from aligntax.lab.world import World
+    from aligntax.store.run import write_text
+
+    typer.echo(write_text(file, account_pairs(World())))
+
+
+@app.command()
 def serve(
     model: Annotated[
         str, typer.Argument(metavar="[MODEL]", help="An embedded model (lab:base, lab:sft, ...) or a model folder.")

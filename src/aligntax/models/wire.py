@@ -119,7 +119,8 @@ class Wire:
         self.concurrency, self.timeout, self.attempts, self.wait = concurrency, timeout, attempts, wait
         self._random = random.Random()  # noqa: S311 - spreads attempts over time; every process has to draw differently
 
-    def client(self) -> httpx2.AsyncClient:
+    def client(self, connections: int | None = None) -> httpx2.AsyncClient:
+        """A client with so many connections at most; a pool of one costs a request the least, as it has nothing to look through."""
         key = self.key()[1]
         return httpx2.AsyncClient(
             headers={
@@ -132,7 +133,7 @@ class Wire:
             follow_redirects=False,
             trust_env=not is_local(self.given.host),  # proxies are for hosts elsewhere
             timeout=httpx2.Timeout(None, connect=min(_CONNECT_SECONDS, self.timeout)),
-            limits=httpx2.Limits(max_connections=self.concurrency),
+            limits=httpx2.Limits(max_connections=connections or self.concurrency),
         )
 
     async def request(
@@ -251,10 +252,12 @@ class Wire:
 
     def clean(self, text: str) -> str:
         """Text of a server for a message: one line, harmless, short, and without the key if it was repeated."""
+        return cut(printable(" ".join(self.without_key(text)[: 20 * SHOWN].split())), SHOWN)
+
+    def without_key(self, text: str) -> str:
+        """A server's text without the key, if it was repeated."""
         key = self.key()[1]
-        if key and len(key) >= 8:  # shorter ones are placeholders, and parts of words
-            text = text.replace(key, "[key]")
-        return cut(printable(" ".join(text[: 20 * SHOWN].split())), SHOWN)
+        return text.replace(key, "[key]") if key and len(key) >= 8 else text  # shorter ones are placeholders, and parts of words
 
 
 # -- a call in a thread of its own ---------------------------------------------------------------------------------------------
