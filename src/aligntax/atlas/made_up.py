@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import exp, sqrt
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from aligntax.stats.ensembles import (
 )
 
 CONTROL, CONTESTED = "control", "contested"
+HETEROGENEITY = 0.4
+"""SD of log spread between pairs of one category."""
 MEANS = (0.7, 0.5)
 """Mean ratings: contested pairs lie in the middle, where there is more room to differ, as they do in published runs."""
 
@@ -32,7 +35,8 @@ class MadeUp:
     Attributes:
         models: how many. pairs: per category. ratio: contested SD over the control's, 1 for none.
         spread: SD of models on a control pair. noise: of one call. repeats: calls per pair, model and order.
-        share: of the variance between models that two groups explain, 0 for none.
+        share: of the variance between models over all pairs that an offset between two groups explains, 0 for none; it adds to both categories, so
+            that the ratio seen is less.
         null: one mind in all models: whatever is found is found in noise.
         seed: of the draw.
     """
@@ -62,12 +66,14 @@ def table(made: MadeUp) -> tuple[str, dict[str, object]]:
     """
     groups = tuple(k % 2 for k in range(made.models)) if made.share > 0 else None
     spread = (made.spread, made.spread * made.ratio)
-    gap = 2 * np.sqrt(made.share / (1 - made.share)) * spread[1] if groups else 0.0  # of two equal groups, on a contested pair
+    within = float(np.mean(np.square(spread))) * exp(2 * HETEROGENEITY**2)  # E of a squared log-normal spread
+    gap = 2 * sqrt(made.share / (1 - made.share) * within) if groups else 0.0
     design = EnsembleDesign(
         models=made.models,
         pairs=(made.pairs, made.pairs),
         means=MEANS,
         spread=spread,
+        heterogeneity=HETEROGENEITY,
         groups=groups,
         group_offsets=(-gap / 2, gap / 2) if groups else (),
         repeats=made.repeats,

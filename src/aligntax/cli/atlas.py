@@ -458,7 +458,10 @@ def simulate(
     noise: Annotated[float, typer.Option(metavar="SD", help="SD of one call about the model's own rating.")] = 0.02,
     repeats: Annotated[int, typer.Option(metavar="N", help="Calls per pair, model and order.")] = 2,
     share: Annotated[
-        float, typer.Option(metavar="S", help="Share of the disagreement on contested pairs that two groups of models explain.")
+        float,
+        typer.Option(
+            metavar="S", help="Share of the disagreement that an offset between two groups of models explains; it adds to both categories."
+        ),
     ] = 0.0,
     null: Annotated[bool, typer.Option("--null", help="One mind in all models: whatever is found is found in noise.")] = False,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the draw.")] = 0,
@@ -559,6 +562,5 @@ def pairs_(
         return
     found = standard_pairs() if file is None else read_pairs(file)
     typer.echo(matching_report(found))
-    typer.echo(f"{len(found.pairs)} pairs, identity {found.identity}")
     for text in against_checklist(found):
         note(f"! {printable(text)}")
