@@ -92,16 +92,16 @@ def bare(port: int, calls: int, in_flight: int) -> float:
 
 
 def inspect(port: int, calls: int, in_flight: int, folder: Path) -> float:
-    os.environ |= {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none", "INSPECT_LOG_DIR": str(folder)}
+    os.environ |= {"BENCH_BASE_URL": f"http://127.0.0.1:{port}/v1", "BENCH_API_KEY": "none", "INSPECT_LOG_DIR": str(folder)}
     from inspect_ai import Task, eval
     from inspect_ai.dataset import MemoryDataset, Sample
     from inspect_ai.scorer import match
     from inspect_ai.solver import generate
 
-    task = Task(MemoryDataset([Sample(input=f"How alike are these? {i}", target="0.47") for i in range(calls)]), [generate()], match())
+    task = Task(MemoryDataset([Sample(input=f"How alike are these? {i}", target="0.47") for i in range(calls)]), solver=generate(), scorer=match())
     begun = time.perf_counter()
-    (log,) = eval(task, model="openai/m", max_connections=in_flight, max_samples=in_flight, display="none")
-    assert log.status == "success"
+    (log,) = eval(task, model="openai-api/bench/m", max_connections=in_flight, max_samples=in_flight, display="none")
+    assert log.status == "success", log.error
     return calls / (time.perf_counter() - begun)
 
 

@@ -34,6 +34,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import lru_cache
 from itertools import islice, pairwise
 from json import JSONDecodeError, JSONDecoder
 from json.decoder import scanstring  # type: ignore[attr-defined]
@@ -42,6 +43,9 @@ from typing import Literal, get_args
 from aligntax.core.errors import InputError
 from aligntax.core.refusals import phrases
 from aligntax.core.words import printable
+
+_SHORT = 200
+"""Characters of replies whose reading is kept."""
 
 PARSER = "1"
 """Version of the rules, kept beside every value that they made."""
@@ -110,11 +114,21 @@ def read(text: str | None, scale: Scale, *, finish_reason: str | None = "stop", 
     Raises:
         InputError: on a scale that there is not.
     """
+    if text is None or len(text) > _SHORT:
+        return _read(text, scale, finish_reason, refusal)
+    return _kept(text, scale, finish_reason, refusal)
+
+
+def _read(text: str | None, scale: Scale, finish_reason: str | None, refusal: str | None) -> Reading:
     opened = _open(text, scale, finish_reason, refusal)
     if opened.settled is not None:
         return opened.settled
     found = _piece(opened.plain, 0, len(opened.plain), scale, cut=opened.cut)
     return _flagged(_of_one_script(text or "", found), opened.flags)
+
+
+_kept = lru_cache(maxsize=20_000)(_read)
+"""Most replies are a bare number, and there are few of these."""
 
 
 def read_list(

@@ -10,7 +10,7 @@ import typer
 
 from aligntax.cli.shared import note, two_names
 from aligntax.core.errors import InputError
-from aligntax.core.words import printable
+from aligntax.core.words import exact_text, printable
 
 if TYPE_CHECKING:
     from aligntax.core.study import Study
@@ -136,7 +136,7 @@ def plan_size(
             n = items_for(loss, changed, true_change=true_change, confidence=confidence, power=power, design_effect=design_effect)
         except ValueError as error:
             raise InputError(f"--lose-at-most {loss:g}: {error}") from None
-        typer.echo(f"{100 * loss:g} points: {ceil(n):,} items")
+        typer.echo(f"{exact_text(loss, 'fraction')}: {ceil(n):,} items")
 
 
 def _plan_from(run: Path, losses: list[float], confidence: float, power: float) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import httpx2
@@ -126,6 +126,7 @@ class Wire:
             headers={
                 "User-Agent": "aligntax",
                 "Accept": "application/json",
+                **JSON,
                 "Accept-Encoding": "identity",  # a limit on bytes read is a limit on bytes held
                 **({"Authorization": f"Bearer {key}"} if key else {}),
             },
@@ -163,7 +164,7 @@ class Wire:
         # Encoded here: half of a surrogate pair, which a text may hold, is sent as an escape.
         content = None if body is None else json.dumps(body).encode()
         with self.faults():
-            async with asyncio.timeout(self.timeout), call.client.stream(method, url, content=content, headers=JSON) as response:
+            async with asyncio.timeout(self.timeout), call.client.stream(method, _parsed(url), content=content) as response:
                 data = bytearray()
                 async for chunk in response.aiter_bytes():
                     data += chunk
@@ -324,6 +325,12 @@ def address(url: str) -> httpx2.URL:
     if found.scheme not in ("http", "https") or not found.host or not 0 < (found.port or 1) < 2**16:
         raise InputError(f"{shown} is no URL of an endpoint; write http://host:port/v1")
     return found.copy_with(path=found.path.rstrip("/"))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(url: str) -> httpx2.URL:
+    """Parsing an address takes a tenth of the time of a request nearby."""
+    return httpx2.URL(url)
 
 
 @cache
