@@ -18,7 +18,13 @@ import tempfile
 import time
 from pathlib import Path
 
-BODY = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "usage": {"prompt_tokens": 90, "completion_tokens": 4, "total_tokens": 94}}
+BODY = {
+    "id": "x",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "m",
+    "usage": {"prompt_tokens": 90, "completion_tokens": 4, "total_tokens": 94},
+}
 
 
 def serve(port_box: multiprocessing.Queue, latency: float) -> None:  # type: ignore[type-arg]
@@ -58,7 +64,10 @@ def ours(port: int, calls: int, in_flight: int, folder: Path) -> float:
     from aligntax.atlas.run import collect, finish, planned
 
     repeats = max(1, calls // (96 * 2 * 3))
-    texts = ("Oral accounts of a harvest keep the order of its days well.", "An account of a harvest that is told loses the order of its days.")
+    texts = (
+        "Oral accounts of a harvest keep the order of its days well.",
+        "An account of a harvest that is told loses the order of its days.",
+    )
     pairs = pair_set([Pair(f"p{i}", "clash", None, f"{texts[0]} ({i})", texts[1], None) for i in range(96)], "bench")
     rater = Rater(model=f"api:http://127.0.0.1:{port}/v1#m", concurrency=in_flight)
     begun = time.perf_counter()
@@ -78,7 +87,12 @@ def bare(port: int, calls: int, in_flight: int) -> float:
         limits = httpx2.Limits(max_connections=in_flight)
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=60, trust_env=False) as client:
             todo = iter(range(calls))
-            body = {"model": "m", "messages": [{"role": "user", "content": "How alike are these? " * 12}], "temperature": 1, "max_tokens": 16}
+            body = {
+                "model": "m",
+                "messages": [{"role": "user", "content": "How alike are these? " * 12}],
+                "temperature": 1,
+                "max_tokens": 16,
+            }
 
             async def worker() -> None:
                 for _ in todo:
@@ -93,14 +107,16 @@ def bare(port: int, calls: int, in_flight: int) -> float:
 
 def inspect(port: int, calls: int, in_flight: int, folder: Path) -> float:
     os.environ |= {"BENCH_BASE_URL": f"http://127.0.0.1:{port}/v1", "BENCH_API_KEY": "none", "INSPECT_LOG_DIR": str(folder)}
-    from inspect_ai import Task, eval
+    import inspect_ai
     from inspect_ai.dataset import MemoryDataset, Sample
     from inspect_ai.scorer import match
     from inspect_ai.solver import generate
 
-    task = Task(MemoryDataset([Sample(input=f"How alike are these? {i}", target="0.47") for i in range(calls)]), solver=generate(), scorer=match())
+    task = inspect_ai.Task(
+        MemoryDataset([Sample(input=f"How alike are these? {i}", target="0.47") for i in range(calls)]), solver=generate(), scorer=match()
+    )
     begun = time.perf_counter()
-    (log,) = eval(task, model="openai-api/bench/m", max_connections=in_flight, max_samples=in_flight, display="none")
+    (log,) = inspect_ai.eval(task, model="openai-api/bench/m", max_connections=in_flight, max_samples=in_flight, display="none")
     assert log.status == "success", log.error
     return calls / (time.perf_counter() - begun)
 
@@ -125,7 +141,9 @@ def main() -> None:
     for name, rate in found.items():
         print(f"{name:20s} {rate:8.0f} calls/s  {100 * rate / most:5.1f} % of what the latency allows")
     if "Inspect AI" in found:
-        print(f"ours is {found['aligntax atlas run'] / found['Inspect AI']:.1f} times Inspect AI, {found['aligntax atlas run'] / found['bare httpx2']:.2f} of bare httpx2")
+        print(
+            f"ours is {found['aligntax atlas run'] / found['Inspect AI']:.1f} times Inspect AI, {found['aligntax atlas run'] / found['bare httpx2']:.2f} of bare httpx2"
+        )
 
 
 if __name__ == "__main__":
