@@ -31,14 +31,16 @@ def test_a_council_that_sees_what_others_overlook(tmp_path: Path) -> None:
     assert found.random_rate == pytest.approx(0.7)  # C(9, 3) of C(10, 3) councils are without it
     with pytest.raises(InputError, match="a council of 10 of 10 models"):
         choose(read_ratings(path), 10)
-    with pytest.raises(InputError, match="every category is a control or an anchor"):
+    with pytest.raises(InputError, match="every category is a control, an anchor"):
         choose(read_ratings(path), 3, controls=("c*",))
 
 
 def test_roles_by_name_and_by_hand() -> None:
     there = ("anchor", "control_high", "foil_control", "clash")
-    assert roles_of(there) == (("control_high", "foil_control"), ("anchor",))
-    assert roles_of(there, ["control_*"], ["clash"]) == (("control_high",), ("clash",))
+    found = roles_of(there)
+    assert (found.controls, found.anchors, found.contested, found.foils) == (("control_high", "foil_control"), ("anchor",), ("clash",), ())
+    found = roles_of(there, ["control_*"], ["clash"])
+    assert (found.controls, found.anchors, found.contested) == (("control_high",), ("clash",), ("anchor", "foil_control"))
     with pytest.raises(InputError, match="--control names the category 'none', which no pair has; there are: anchor"):
         roles_of(there, ["none"])
 

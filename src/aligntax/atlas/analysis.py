@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import exp, isnan
 from typing import Any, Literal, TypeVar
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aligntax.atlas.ratings import FloatArray, IntArray, Ratings
+from aligntax.atlas.roles import Roles, roles_of, unknown
 from aligntax.core.errors import InputError
 from aligntax.core.words import cut, items_text, printable
 from aligntax.stats.components import (
@@ -31,6 +31,7 @@ from aligntax.stats.contrasts import (
     MIN_MODELS,
     CategorySummary,
     Contrast,
+    EnsembleBootstrap,
     LogRatio,
     Trend,
     category_contrast,
@@ -40,7 +41,7 @@ from aligntax.stats.contrasts import (
     mean_dispersion,
     ordered_trend,
 )
-from aligntax.stats.councils import blind_spots, blind_spots_by_cluster, consensus_illusion
+from aligntax.stats.councils import PerModel, blind_spots, blind_spots_by_cluster, collapse_contrast, consensus_illusion
 from aligntax.stats.dispersion import flag_threshold, flags, log_dispersion, pair_dispersion, rarefied_range
 from aligntax.stats.groups import GroupShare, group_share
 from aligntax.stats.multiplicity import holm
@@ -57,13 +58,19 @@ from aligntax.stats.raters import (
     rand_agreement,
 )
 
-CONTROLS, ANCHORS = ("control*", "*_control", "*control"), ("anchor*",)
-"""Categories by their names, where nobody says which are which."""
+"""Categories by their names, where nobody says which are which; those of controls and anchors are in ``roles``."""
+
+MIN_GROUP = 5
+"""Fewer models of a group carry no claim about groups."""
+
+WIDEST = 0.5
+"""Mean difference of two models drawn from however many on a scale from 0 to 1: no law has a larger one."""
 
 Spread = Literal["gmd", "adjusted"]
 RAW: Spread = "gmd"
 ADJUSTED: Spread = "adjusted"
 T = TypeVar("T")
+_SAME = 1e-9
 Finding = Literal["more divergent", "less divergent", "not shown", "only before adjustment"]
 
 
@@ -74,6 +81,12 @@ class Settings:
     Attributes:
         controls: categories (or patterns) that the others are compared with; empty takes those whose names say control.
         anchors: categories with known ratings, for calibration alone; empty takes those whose names begin with anchor.
+        contradictions: categories of opposite claims about everyday things, which show what models make of any contradiction; empty takes those
+            whose names say contradiction.
+        foils: categories that are checks of their own (alike in words and not in meaning, or the other way), neither contested nor controls; empty
+            takes those whose names say foil and not control.
+        middle: controls that are no paraphrases but lie in the middle of the scale, where contested pairs do; empty takes those whose names say mid
+            or matched.
         order: categories from the least to the most divergent, as expected before looking; empty tests no staircase.
         tau: largest range that passes for agreement in a council.
         rarefied: models of a sub-ensemble, for ranges that can be compared between ensembles; None takes 10, or half of fewer than 20.
@@ -86,6 +99,9 @@ class Settings:
 
     controls: tuple[str, ...] = ()
     anchors: tuple[str, ...] = ()
+    contradictions: tuple[str, ...] = ()
+    foils: tuple[str, ...] = ()
+    middle: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
     tau: float = 0.20
     rarefied: int | None = None
@@ -98,7 +114,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class PairRow:
-    """One pair: its place, its dispersions (None with fewer than two ratings), and who stands at the ends."""
+    """One pair: its place, its dispersions (None with fewer than two ratings), and who stands at the ends (nobody where all rate it alike).
+
+    ``corrected`` is the standard deviation without the noise of repeats, None where nothing was asked twice in one order and wording.
+    """
 
     name: str
     category: str
@@ -114,8 +133,8 @@ class PairRow:
     logit_sd: float | None
     corrected: float | None
     flagged: bool | None
-    lowest: str | None
-    highest: str | None
+    lowest: tuple[str, ...]
+    highest: tuple[str, ...]
     reference: float | None
     illusion: float | None
 
@@ -145,7 +164,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """What models' groups in one column have to do with their ratings; None with the reason where that cannot be told."""
+    """What models' groups in one column have to do with their ratings; None with the reason where that cannot be told.
+
+    ``sound``: the groups can carry a claim, having five models or more each (the test moves kin together, or exchanges labels among them).
+    ``independent``: no two models are known to be kin; the upper bound of a share takes that for granted.
+    """
 
     column: str
     labels: Mapping[str, int]
@@ -155,17 +178,46 @@ class GroupRow:
     p_holm: float | None
     clusters: RandAgreement | None
     reason: str = ""
+    sound: bool = False
+    independent: bool = True
 
 
 @dataclass(frozen=True)
 class CouncilRow:
-    """Blind spots of councils of k models on flagged pairs: the share of councils whose ratings span at most tau."""
+    """Blind spots of councils of k models: the share of councils whose ratings span at most tau, on flagged pairs whose whole ensemble spans more."""
 
     k: int
+    pairs: int
     rate: float
     within: float | None
     across: float | None
     controls: float | None
+
+
+@dataclass(frozen=True)
+class CollapseRow:
+    """Where one model (None: the mean of all that rated these pairs) puts a category between contradictions and paraphrases of the same topics.
+
+    Attributes:
+        category: contested.
+        model: its name.
+        models: how many ``model`` stands for.
+        position: 0 is rated like a contradiction, 1 like a paraphrase, with limits; these are None where the two are not told apart for sure.
+        contrast: rating less the midpoint of the two, with limits.
+        topics, contradictions: how many there are.
+    """
+
+    category: str
+    model: str | None
+    models: int
+    position: float | None
+    position_low: float | None
+    position_high: float | None
+    contrast: float | None
+    contrast_low: float | None
+    contrast_high: float | None
+    topics: int
+    contradictions: int
 
 
 @dataclass(frozen=True)
@@ -199,7 +251,10 @@ class Analysis:
     categories: tuple[str, ...]
     controls: tuple[str, ...]
     contested: tuple[str, ...]
+    contradictions: tuple[str, ...]
+    foils: tuple[str, ...]
     anchors: tuple[str, ...]
+    middle: tuple[str, ...]
     counts: dict[str, int]
     missing: list[tuple[str, str, str, int]]
     k: int
@@ -209,16 +264,21 @@ class Analysis:
     summaries: dict[str, CategorySummary]
     spreads: dict[str, tuple[float, float | None, float | None]]
     comparisons: list[Comparison]
+    matched: list[Comparison]
+    beyond: list[Comparison]
     steps: list[Comparison]
     trend: Trend | None
     adjusted_trend: Trend | None
+    collapse: list[CollapseRow]
     components: Components | None
     designs: list[dict[str, Any]]
     reliability: dict[str, dict[str, float | None]]
     order_noise: float | None
+    order_shift: float | None
     variants: tuple[float | None, int, int] | None
     groups: list[GroupRow]
     clusters: ClusterReport | None
+    clustered: list[int]
     dimensions: Dimensions | None
     distinct: dict[str, DistinctRaters]
     votes: IndependentVotes | None
@@ -245,55 +305,61 @@ def analyse(ratings: Ratings, settings: Settings | None = None, tell: Callable[[
     rng = np.random.default_rng(want.seed)
     x = ratings.means()
     _check(ratings, x, want)
-    categories = ratings.categories
-    anchors = _named(want.anchors, ANCHORS, categories, "anchor")
-    controls = tuple(c for c in _named(want.controls, CONTROLS, categories, "control") if c not in anchors)
-    contested = tuple(c for c in categories if c not in controls and c not in anchors)
-    k = want.rarefied or (10 if x.shape[1] >= 20 else max(2, x.shape[1] // 2))
+    roles = roles_of(ratings.categories, want.controls, want.anchors, want.contradictions, want.foils, want.middle)
     notes = list(ratings.notes)
-    labels = np.array([categories.index(c) for c in ratings.category])
-    is_contested = np.array([c in contested for c in ratings.category])
-    corrected = noise_corrected(ratings.repeats()).corrected if _has_repeats(ratings) else np.full(len(x), np.nan)
+    labels = np.array([ratings.categories.index(c) for c in ratings.category])
+    is_contested = np.isin(labels, roles.codes(roles.contested))
     tell("clusters of models")
-    tree, why = _possible(lambda: cluster_raters(_rated(x[is_contested]) if is_contested.any() else _rated(x), rng=rng))
-    notes += [f"no clusters of models: {why}"] if why else []
+    tree, clustered = _clusters(x[is_contested] if is_contested.any() else x, ratings, rng, notes)
     tell("categories")
-    comparisons, steps, trend, adjusted = _compared(x, ratings, labels, controls, contested, want, rng, notes)
+    judge = _Judge(x, labels, ratings.categories, _topics(ratings), want, rng)
+    comparisons, matched, beyond = _against(judge, roles, notes)
+    steps, trend, adjusted = _stairs(judge, notes)
     tell("groups")
-    groups = _grouped(x, ratings, is_contested, tree, want, rng)
+    groups = _grouped(x, ratings, is_contested, tree, clustered, want, rng)
     tell("councils")
     flagged = flags(x)
+    rated = int(np.isfinite(x).any(axis=0).sum())
+    k = want.rarefied or (10 if rated >= 20 else max(2, rated // 2))
     found = Analysis(
         source=ratings.source,
         settings=want,
-        categories=categories,
-        controls=controls,
-        contested=contested,
-        anchors=anchors,
+        categories=ratings.categories,
+        controls=roles.controls,
+        contested=roles.contested,
+        contradictions=roles.contradictions,
+        foils=roles.foils,
+        anchors=roles.anchors,
+        middle=roles.middle,
         counts=_counts(ratings),
         missing=[(*key, n) for key, n in sorted(ratings.missing.items())],
         k=k,
-        flag=flag_threshold(x.shape[1]),
-        pairs=_pair_rows(x, ratings, k, corrected, flagged),
-        models=_model_rows(x, ratings, tree, anchors),
-        summaries={c: category_summary(x[labels == i], step=want.step) for i, c in enumerate(categories)},
-        spreads=_spreads(x, labels, categories, want, rng),
+        flag=flag_threshold(rated),
+        pairs=_pair_rows(x, ratings, k, flagged),
+        models=_model_rows(x, ratings, {} if tree is None else dict(zip(clustered, tree.labels.tolist(), strict=True)), roles.anchors),
+        summaries={c: category_summary(x[labels == i], step=want.step) for i, c in enumerate(ratings.categories)},
+        spreads=_spreads(x, judge, rng),
         comparisons=comparisons,
+        matched=matched,
+        beyond=beyond,
         steps=steps,
         trend=trend,
         adjusted_trend=adjusted,
+        collapse=_collapse(x, ratings, labels, roles, want.level, notes),
         components=None,
         designs=[],
-        reliability=_reliability(x, labels, categories),
+        reliability=_reliability(x, labels, ratings.categories),
         order_noise=None,
+        order_shift=None,
         variants=None,
         groups=groups,
         clusters=tree,
+        clustered=clustered,
         dimensions=None,
         distinct={},
         votes=None,
-        councils=_councils(x, flagged, is_contested, tree, labels, controls, categories, want),
-        sensitivity=_sensitivity(x, labels, controls, contested, categories, want),
+        councils=_councils(x, flagged, is_contested, tree, clustered, np.isin(labels, roles.codes(roles.controls)), want),
+        sensitivity=_sensitivity(x, labels, roles, want),
         calibrated={},
         illusion={},
         ratings=x,
@@ -319,37 +385,36 @@ def _check(ratings: Ratings, x: FloatArray, want: Settings) -> None:
         raise InputError(f"{where}: fewer than two pairs were rated by two models or more; there is nothing to compare")
     for name in want.order:
         if name not in ratings.categories:
-            raise InputError(_unknown("--order names", name, ratings.categories))
+            raise InputError(unknown("--order names", name, ratings.categories))
     if len(set(want.order)) < len(want.order) or len(want.order) == 1:
         raise InputError("--order names two categories or more, each once, from the least to the most divergent")
-    if not 0 < want.tau < 1 or not 0.5 < want.level < 1 or not 0 < want.step <= 1:
-        raise InputError("--tau and the step of the scale lie between 0 and 1, --level between .5 and 1")
-    if want.rarefied is not None and not 2 <= want.rarefied <= x.shape[1]:
-        raise InputError(f"--rarefy takes 2 to {x.shape[1]} models, of which there are so many; got {want.rarefied}")
-
-
-def _unknown(what: str, name: str, there: Sequence[str]) -> str:
-    return (
-        f"{what} the category {cut(printable(repr(name)), 80)}, which no pair has; there are: {cut(', '.join(map(printable, there)), 300)}"
-    )
-
-
-def _named(given: tuple[str, ...], usual: tuple[str, ...], there: Sequence[str], what: str) -> tuple[str, ...]:
-    """Categories that are meant: those given, by name or pattern, else those whose names say so."""
-    for one in given:
-        if not any(one == c or fnmatchcase(c, one) for c in there):
-            raise InputError(_unknown(f"--{what} names", one, there))
-    patterns = given or usual
-    return tuple(c for c in there if any(c == p or fnmatchcase(c.lower() if not given else c, p) for p in patterns))
-
-
-def _has_repeats(ratings: Ratings) -> bool:
-    return bool((np.isfinite(ratings.repeats()).sum(axis=2) > 1).any())
+    for name, value, low, high in (
+        ("--tau", want.tau, 0.0, 1.0),
+        ("--step, as a share of the whole scale,", want.step, 0.0, 1.0),
+        ("--level", want.level, 0.5, 1.0),
+    ):
+        if not low < value < high:
+            raise InputError(f"{name} lies between {low:g} and {high:g}; got {value:g}")
+    if want.draws < 1 or want.resamples < 1:
+        raise InputError(f"permutations and resamples are 1 or more; got {want.draws} and {want.resamples}")
+    there = int(rated.any(axis=0).sum())
+    if want.rarefied is not None and not 2 <= want.rarefied <= there:
+        raise InputError(f"--rarefy takes 2 models or more, and no more than the {there} that rated pairs; got {want.rarefied}")
 
 
 def _rated(x: FloatArray) -> FloatArray:
     """Only models and pairs that anything is known of."""
     return x[np.isfinite(x).any(axis=1)][:, np.isfinite(x).any(axis=0)]
+
+
+def _share_no_pair(x: FloatArray, models: Sequence[str]) -> str:
+    """Which two models have no pair in common, in words; empty where any two have."""
+    known = np.isfinite(x).astype(np.float64)
+    apart = np.argwhere((known.T @ known) == 0)
+    if not len(apart):
+        return ""
+    one, two = (cut(printable(models[int(m)]), 60) for m in apart[0])
+    return f"{one} and {two} rated no pair in common"
 
 
 def _possible(work: Callable[[], T]) -> tuple[T | None, str]:
@@ -379,8 +444,30 @@ def _number(value: float | np.floating[Any]) -> float | None:
     return None if isnan(value) else float(value)
 
 
-def _pair_rows(x: FloatArray, ratings: Ratings, k: int, corrected: FloatArray, flagged: FloatArray) -> list[PairRow]:
-    of, rarefied = pair_dispersion(x), rarefied_range(x, k)
+def _corrected(x: FloatArray, ratings: Ratings) -> FloatArray:
+    """(pairs,) SD of models' mean ratings without the noise of repeats; NaN where none was repeated, 0 where noise explains all of it.
+
+    A mean over cells of order and wording has the mean of their error variances over the number of cells; what an order or a wording shifts is
+    not noise, and stays.
+    """
+    pairs, models, *_, repeats = ratings.x.shape
+    cells = np.moveaxis(ratings.x.reshape(pairs, models, -1, repeats), 2, 0)
+    error = np.stack([(of.raw**2 - of.variance) for of in map(noise_corrected, cells)])
+    known = np.isfinite(error)
+    n = known.sum(axis=0)
+    added = np.where(known, error, 0.0).sum(axis=0) / np.where(n > 0, n, np.nan) ** 2
+    return np.asarray(np.sqrt(np.maximum(pair_dispersion(x).sd ** 2 - added, 0.0)))
+
+
+def _at_end(row: FloatArray, end: float, models: Sequence[str]) -> tuple[str, ...]:
+    """Models at one end of a pair's ratings, by name; nobody where all rate it alike."""
+    if np.nanmax(row) - np.nanmin(row) < _SAME:
+        return ()
+    return tuple(sorted(models[int(m)] for m in np.flatnonzero(np.abs(row - end) < _SAME)))
+
+
+def _pair_rows(x: FloatArray, ratings: Ratings, k: int, flagged: FloatArray) -> list[PairRow]:
+    of, rarefied, corrected = pair_dispersion(x), rarefied_range(x, k), _corrected(x, ratings)
     illusion = consensus_illusion(x, ratings.reference)
     out = []
     for i, name in enumerate(ratings.pairs):
@@ -402,8 +489,8 @@ def _pair_rows(x: FloatArray, ratings: Ratings, k: int, corrected: FloatArray, f
                 _number(of.logit_sd[i]),
                 _number(corrected[i]),
                 None if isnan(flagged[i]) else bool(flagged[i]),
-                ratings.models[int(np.nanargmin(x[i]))] if some else None,
-                ratings.models[int(np.nanargmax(x[i]))] if some else None,
+                _at_end(x[i], float(np.nanmin(x[i])), ratings.models) if some else (),
+                _at_end(x[i], float(np.nanmax(x[i])), ratings.models) if some else (),
                 _number(ratings.reference[i]),
                 _number(illusion[i]),
             )
@@ -411,13 +498,12 @@ def _pair_rows(x: FloatArray, ratings: Ratings, k: int, corrected: FloatArray, f
     return out
 
 
-def _model_rows(x: FloatArray, ratings: Ratings, tree: ClusterReport | None, anchors: Sequence[str]) -> list[ModelRow]:
+def _model_rows(x: FloatArray, ratings: Ratings, clusters: Mapping[int, int], anchors: Sequence[str]) -> list[ModelRow]:
     is_anchor = np.array([c in anchors for c in ratings.category])
     use = scale_use(x, np.where(is_anchor, ratings.reference, np.nan))
     orders = _orders(ratings)
     effect = None if orders is None else order_effect(*orders)
     unfit = [] if effect is None else effect.unfit(flag_threshold(2))
-    at = dict(zip(np.flatnonzero(np.isfinite(x).any(axis=0)).tolist(), [] if tree is None else tree.labels.tolist(), strict=False))
     asked = ratings.asked.sum(axis=(0, 2, 3, 4))
     known = np.isfinite(ratings.x).sum(axis=(0, 2, 3, 4))
     return [
@@ -436,7 +522,7 @@ def _model_rows(x: FloatArray, ratings: Ratings, tree: ClusterReport | None, anc
             None if effect is None else _number(effect.signed[m]),
             None if effect is None else _number(effect.absolute[m]),
             m in unfit,
-            at.get(m),
+            clusters.get(m),
             ratings.modes.get(name, ()),
         )
         for m, name in enumerate(ratings.models)
@@ -457,51 +543,63 @@ def _orders(ratings: Ratings) -> tuple[FloatArray, FloatArray] | None:
 # -- categories ----------------------------------------------------------------------------------------------------------------
 
 
-def _spreads(
-    x: FloatArray, labels: IntArray, categories: Sequence[str], want: Settings, rng: np.random.Generator
-) -> dict[str, tuple[float, float | None, float | None]]:
-    """By category, the mean Gini mean difference with limits over models and pairs; without limits where models are too few."""
+def _spreads(x: FloatArray, judge: _Judge, rng: np.random.Generator) -> dict[str, tuple[float, float | None, float | None]]:
+    """By category, the mean Gini mean difference with limits over models and pairs; without limits where models are too few.
+
+    The upper limit is at most what any law on the scale can have.
+    """
     out = {}
-    enough = int(np.isfinite(x).any(axis=0).sum()) >= MIN_MODELS
-    ensemble = ensemble_bootstrap(x, RAW, rng=rng, resamples=want.resamples, step=want.step) if enough else None
-    for code, name in enumerate(categories):
-        of = pair_dispersion(x[labels == code]).gmd
+    for code, name in enumerate(judge.categories):
+        of = pair_dispersion(x[judge.labels == code]).gmd
         of = of[np.isfinite(of)]
         if not len(of):
             continue
-        low, high = (None, None) if ensemble is None else mean_dispersion(ensemble, labels == code, rng=rng, level=want.level)
-        out[name] = (float(of.mean()), low, high)
+        mean = float(of.mean())
+        low, high = (None, None)
+        if judge.ensembles is not None:
+            low, high = mean_dispersion(judge.ensembles[0], judge.labels == code, rng=rng, level=judge.want.level)
+        out[name] = (mean, low, None if high is None else min(high, max(mean, WIDEST)))
     return out
 
 
-def _compared(
-    x: FloatArray,
-    ratings: Ratings,
-    labels: IntArray,
-    controls: Sequence[str],
-    contested: Sequence[str],
-    want: Settings,
-    rng: np.random.Generator,
-    notes: list[str],
-) -> tuple[list[Comparison], list[Comparison], Trend | None, Trend | None]:
-    """Every contested category against the controls, every step of the expected order, and the staircase as a whole."""
-    categories = ratings.categories
-    judge = _Judge(x, labels, categories, _topics(ratings), want, rng)
-    if not controls or not contested:
+def _against(judge: _Judge, roles: Roles, notes: list[str]) -> tuple[list[Comparison], list[Comparison], list[Comparison]]:
+    """Every contested category against all controls, and against those in the middle alone; checks against controls, and contested against contradictions."""
+    if not roles.controls:
         notes.append("no category is known to be a control, so none is compared with it; name it with --control")
-    second = tuple(categories.index(c) for c in controls)
-    asked = [(c, " and ".join(controls), (categories.index(c),), second) for c in contested if controls]
-    comparisons = judge.family(asked, notes)
-    order = want.order
-    steps = judge.family([(b, a, (categories.index(b),), (categories.index(a),)) for a, b in pairwise(order)], notes)
+    elif not roles.contested:
+        notes.append("every category is a control, an anchor, a contradiction or a foil, so there is none to compare with the controls")
+
+    def pairs(first: Sequence[str], second: Sequence[str], all_of: str) -> list[tuple[str, str, tuple[int, ...], tuple[int, ...]]]:
+        return [(c, second[0] if len(second) == 1 else all_of, roles.codes([c]), roles.codes(second)) for c in first if second]
+
+    return (
+        judge.family(pairs(roles.contested, roles.controls, "all controls"), notes),
+        judge.family(pairs(roles.contested, roles.middle, "controls in the middle") if roles.middle != roles.controls else [], notes),
+        judge.family(
+            [
+                *pairs([*roles.contradictions, *roles.foils], roles.controls, "all controls"),
+                *pairs(roles.contested, roles.contradictions, "all contradictions"),
+            ],
+            notes,
+        ),
+    )
+
+
+def _stairs(judge: _Judge, notes: list[str]) -> tuple[list[Comparison], Trend | None, Trend | None]:
+    """Every step of the expected order, and the staircase as a whole, before and after adjustment."""
+    order, categories = judge.want.order, judge.categories
     if not order:
-        return comparisons, steps, None, None
-    codes = tuple(categories.index(c) for c in order)
-    trends = [
-        _possible(lambda y=y: ordered_trend(y, labels, codes, rng=rng, topics=judge.topics, draws=want.draws))[0]  # type: ignore[misc]
-        for y in (judge.raw, judge.adjusted)
-    ]
-    return comparisons, steps, trends[0], trends[1]
+        return [], None, None
+    at = {c: (categories.index(c),) for c in order}
+    steps = judge.family([(b, a, at[b], at[a]) for a, b in pairwise(order)], notes)
+    codes = tuple(at[c][0] for c in order)
+    return steps, _trend(judge, judge.raw, codes), _trend(judge, judge.adjusted, codes)
+
+
+def _trend(judge: _Judge, y: FloatArray, order: tuple[int, ...]) -> Trend | None:
+    codes = np.array([order.index(label) if label in order else -1 for label in judge.labels.tolist()], dtype=np.int64)
+    topics = judge.matched(codes)
+    return _possible(lambda: ordered_trend(y, judge.labels, order, rng=judge.rng, topics=topics, draws=judge.want.draws))[0]
 
 
 def _topics(ratings: Ratings) -> IntArray | None:
@@ -526,7 +624,7 @@ class _Judge:
     def __post_init__(self) -> None:
         self.raw, self.adjusted = (log_dispersion(self.x, s, step=self.want.step) for s in (RAW, ADJUSTED))
         enough = int(np.isfinite(self.x).any(axis=0).sum()) >= MIN_MODELS
-        self.ensembles = (
+        self.ensembles: list[EnsembleBootstrap] | None = (
             [ensemble_bootstrap(self.x, s, rng=self.rng, resamples=self.want.resamples, step=self.want.step) for s in (RAW, ADJUSTED)]
             if enough
             else None
@@ -539,7 +637,9 @@ class _Judge:
             codes = np.where(np.isin(self.labels, a), 1, np.where(np.isin(self.labels, b), 0, -1))
             tests, why = self._tests(codes)
             if tests is None:
-                notes.append(f"{first} is not compared with {second}: {why}")
+                notes.append(
+                    f"{cut(printable(first), 60)} is not compared with {cut(printable(second), 100)}: {self._unseen(codes) or why}"
+                )
                 continue
             found.append((first, second, *tests, *self._ratios(codes)))
         raw, adjusted = holm([f[2].p for f in found]), holm([f[3].p for f in found])
@@ -548,28 +648,40 @@ class _Judge:
             for f, p, q in zip(found, raw, adjusted, strict=True)
         ]
 
-    def _tests(self, codes: IntArray) -> tuple[tuple[Contrast, Contrast] | None, str]:
-        topics = self.topics
+    def _unseen(self, codes: IntArray) -> str:
+        """Why one of two categories has no dispersion."""
+        for code in (0, 1):
+            if not np.isfinite(self.raw[codes == code]).any():
+                return "no pair of one of them was rated by two models"
+            if not np.isfinite(self.adjusted[codes == code]).any():
+                return "all models rate every pair of one of them at the same end of the scale, where no disagreement can be seen"
+        return ""
 
-        def both(topics: IntArray | None) -> tuple[Contrast, Contrast]:
+    def matched(self, codes: IntArray) -> IntArray | None:
+        """Topics, where most of the pairs compared (codes of 0 and more) share theirs with another category; to forget them errs to the safe side."""
+        if self.topics is None:
+            return None
+        kept = codes >= 0
+        several = {t for t in self.topics[kept].tolist() if len(set(codes[kept & (self.topics == t)].tolist())) > 1}
+        shared = np.isin(self.topics[kept], list(several))
+        return self.topics if len(shared) and shared.mean() > 0.5 else None
+
+    def _tests(self, codes: IntArray) -> tuple[tuple[Contrast, Contrast] | None, str]:
+        topics = self.matched(codes)
+
+        def both() -> tuple[Contrast, Contrast]:
             one, two = (
                 category_contrast(y, codes, 1, 0, rng=self.rng, topics=topics, draws=self.want.draws) for y in (self.raw, self.adjusted)
             )
             return one, two
 
-        found, why = _possible(lambda: both(topics))
-        if found is None and topics is not None:
-            found, why = _possible(lambda: both(None))
-        return found, why
+        return _possible(both)
 
     def _ratios(self, codes: IntArray) -> tuple[LogRatio | None, LogRatio | None]:
         if self.ensembles is None:
             return None, None
-        one, two = (
-            _possible(lambda e=e: log_ratio(e, codes, 1, 0, rng=self.rng, topics=self.topics, level=self.want.level))[0]  # type: ignore[misc]
-            or _possible(lambda e=e: log_ratio(e, codes, 1, 0, rng=self.rng, level=self.want.level))[0]  # type: ignore[misc]
-            for e in self.ensembles
-        )
+        topics, level = self.matched(codes), self.want.level
+        one, two = (_possible(lambda e=e: log_ratio(e, codes, 1, 0, rng=self.rng, topics=topics, level=level))[0] for e in self.ensembles)  # type: ignore[misc]
         return one, two
 
 
@@ -581,33 +693,82 @@ def _finding(raw: Contrast, adjusted: Contrast, p: float, q: float, alpha: float
     return "more divergent" if raw.difference > 0 else "less divergent"
 
 
-def _sensitivity(
-    x: FloatArray, labels: IntArray, controls: Sequence[str], contested: Sequence[str], categories: Sequence[str], want: Settings
-) -> dict[str, dict[str, float | None]]:
+def _sensitivity(x: FloatArray, labels: IntArray, roles: Roles, want: Settings) -> dict[str, dict[str, float | None]]:
     """Ratio of contested to control by what is done about missing ratings; empty where none is missing."""
-    if np.isfinite(x).all() or not controls:
+    x, labels = x[np.isfinite(x).any(axis=1)], labels[np.isfinite(x).any(axis=1)]
+    x = x[:, np.isfinite(x).any(axis=0)]
+    if np.isfinite(x).all() or not roles.controls:
         return {}
-    low, high = (np.where(np.isfinite(x), x, f(x, axis=1, keepdims=True)) for f in (np.nanmin, np.nanmax))
+    known = np.isfinite(x)
+    whole = known.all(axis=1)
     ways = {
-        "pairs that every model rated": x[np.isfinite(x).all(axis=1)],
-        "ratings there are": x,
-        "missing as the lowest": low,
-        "missing as the highest": high,
+        "pairs that every model rated": (x[whole], labels[whole]),
+        "ratings there are": (x, labels),
+        "missing as the pair's lowest": (np.where(known, x, np.nanmin(x, axis=1, keepdims=True)), labels),
+        "missing as the pair's highest": (np.where(known, x, np.nanmax(x, axis=1, keepdims=True)), labels),
     }
-    of_ways = {"pairs that every model rated": labels[np.isfinite(x).all(axis=1)]}
-    is_control = [categories.index(c) for c in controls]
     out: dict[str, dict[str, float | None]] = {}
-    for way, values in ways.items():
-        codes = of_ways.get(way, labels)
+    for way, (values, codes) in ways.items():
         y = log_dispersion(values, RAW, step=want.step) if len(values) else np.array([])
-        control = y[np.isin(codes, is_control)]
-        control = control[np.isfinite(control)]
-        out[way] = {}
-        for c in contested:
-            of = y[codes == categories.index(c)]
-            of = of[np.isfinite(of)]
-            out[way][c] = exp(float(of.mean() - control.mean())) if len(of) and len(control) else None
+        control = _mean(y[np.isin(codes, roles.codes(roles.controls))])
+        of = {c: _mean(y[codes == code]) for c, code in zip(roles.contested, roles.codes(roles.contested), strict=True)}
+        out[way] = {c: None if mean is None or control is None else exp(mean - control) for c, mean in of.items()}
     return out
+
+
+def _collapse(x: FloatArray, ratings: Ratings, labels: IntArray, roles: Roles, level: float, notes: list[str]) -> list[CollapseRow]:
+    """Every contested category between paraphrases (controls of the same topics, but those in the middle) and contradictions: of all models, then of each."""
+    opposite = np.isin(labels, roles.codes(roles.contradictions))
+    if ratings.topic is None or not roles.paraphrases or not opposite.any():
+        return []
+    out: list[CollapseRow] = []
+    is_paraphrase = np.isin(labels, roles.codes(roles.paraphrases))
+    for category, code in zip(roles.contested, roles.codes(roles.contested), strict=True):
+        both = [_by_topic(x, ratings.topic, rows) for rows in (labels == code, is_paraphrase)]
+        shared = [t for t in both[0] if t in both[1]]
+        if len(shared) < 2 or opposite.sum() < 2:
+            notes.append(
+                f"where {cut(printable(category), 60)} lies between paraphrases and contradictions is not told: {items_text(len(shared), 'topic')} shared with controls, "
+                f"{items_text(int(opposite.sum()), 'contradiction')}; it takes two of each"
+            )
+            continue
+        clash, paraphrase = (np.stack([of[t] for t in shared]) for of in both)
+        parts = (clash, paraphrase, x[opposite])
+        complete = np.all([np.isfinite(part).all(axis=0) for part in parts], axis=0)
+        if complete.sum() >= 2:
+            out += _collapse_rows(
+                category, [None], int(complete.sum()), [part[:, complete].mean(axis=1, keepdims=True) for part in parts], level
+            )
+        out += _collapse_rows(category, ratings.models, 1, parts, level)
+    return out
+
+
+def _by_topic(x: FloatArray, topics: Sequence[str | None], rows: npt.NDArray[np.bool_]) -> dict[str, FloatArray]:
+    """(models,) mean rating of every topic, NaN where there is none."""
+    found: dict[str, list[int]] = {}
+    for i in np.flatnonzero(rows).tolist():
+        if (topic := topics[i]) is not None:
+            found.setdefault(topic, []).append(i)
+    return {topic: _column_means(x[at]) for topic, at in found.items()}
+
+
+def _column_means(x: FloatArray) -> FloatArray:
+    known = np.isfinite(x)
+    n = known.sum(axis=0)
+    return np.asarray(np.where(known, x, 0.0).sum(axis=0) / np.where(n > 0, n, np.nan))
+
+
+def _collapse_rows(category: str, names: Sequence[str | None], models: int, parts: Sequence[FloatArray], level: float) -> list[CollapseRow]:
+    of = collapse_contrast(*parts, level=level)
+
+    def told(what: PerModel, m: int) -> tuple[float | None, float | None, float | None]:
+        return _number(what.estimate[m]), _number(what.low[m]), _number(what.high[m])
+
+    rows = [
+        CollapseRow(category, name, models, *told(of.position, m), *told(of.contrast, m), int(of.topics[m]), int(of.contradictions[m]))
+        for m, name in enumerate(names)
+    ]
+    return [row for row in rows if row.contrast is not None]
 
 
 # -- components, groups, raters, councils --------------------------------------------------------------------------------------
@@ -630,7 +791,8 @@ def _add_components(found: Analysis, ratings: Ratings) -> None:
         ]
     orders = _orders(ratings)
     if orders is not None:
-        found.order_noise = order_effect(*orders).noise_sd
+        effect = order_effect(*orders)
+        found.order_noise, found.order_shift = effect.noise_sd, effect.mean_absolute
     if len(ratings.variants) > 1:
         shape = (len(ratings.pairs), len(ratings.models), len(ratings.variants))
         by = np.moveaxis(ratings.x, 3, 2).reshape(*shape, -1)
@@ -659,6 +821,21 @@ def _reliability(x: FloatArray, labels: IntArray, categories: Sequence[str]) -> 
 
 FAMILY = ("developer", "family", "base_family")
 """Columns that say which models are kin: their labels are not independent."""
+PARENT = "parent"
+"""A column of other models' names, which is no group."""
+
+
+def _clusters(x: FloatArray, ratings: Ratings, rng: np.random.Generator, notes: list[str]) -> tuple[ClusterReport | None, list[int]]:
+    """Clusters, and the models that are in them: those that rated any of these pairs."""
+    there = np.flatnonzero(np.isfinite(x).any(axis=0)).tolist()
+    names = [ratings.models[m] for m in there]
+    why = _share_no_pair(x[:, there], names)
+    tree = None
+    if not why:
+        tree, why = _possible(lambda: cluster_raters(_rated(x), rng=rng))
+    if why:
+        notes.append(f"no clusters of models: {why}")
+    return tree, there if tree is not None else []
 
 
 def _grouped(
@@ -666,59 +843,84 @@ def _grouped(
     ratings: Ratings,
     is_contested: npt.NDArray[np.bool_],
     tree: ClusterReport | None,
+    clustered: Sequence[int],
     want: Settings,
     rng: np.random.Generator,
 ) -> list[GroupRow]:
     """Every column of groups on the contested pairs and on all, adjusted over columns within each."""
     out: list[GroupRow] = []
     kin = next((name for name in FAMILY if name in ratings.groups), None)
-    where = [("contested pairs", is_contested)] if is_contested.any() and not is_contested.all() else []
-    for on, rows in (*where, ("all pairs", np.ones(len(x), dtype=bool))):
-        made = [_group_row(x[rows], ratings, column, on, kin, tree, want, rng) for column in ratings.groups if column != "parent"]
+    contested = is_contested.any() and not is_contested.all()
+    for on, rows in (
+        *([("contested pairs", is_contested)] if contested else []),
+        ("all pairs", np.ones(len(x), dtype=bool)),
+    ):
+        made = []
+        for column in (name for name in ratings.groups if name != PARENT):
+            row = _group_row(x[rows], ratings, column, on, kin, want, rng)
+            if tree is not None and (on != "all pairs" or not contested):
+                row = replace(row, clusters=_cluster_agreement(tree, clustered, ratings.groups[column], want, rng))
+            made.append(row)
         tested = [row.share.p for row in made if row.share is not None and row.share.p is not None]
         adjusted = iter(holm(tested))
-        out += [
-            row
-            if row.share is None or row.share.p is None
-            else GroupRow(row.column, row.labels, row.unlabelled, row.on, row.share, next(adjusted), row.clusters, row.reason)
-            for row in made
-        ]
-    return out
+        out += [row if row.share is None or row.share.p is None else replace(row, p_holm=next(adjusted)) for row in made]
+    untold = {row.column for row in out if row.share is None and row.on != "all pairs"}
+    return [row for row in out if row.share is not None or row.on != "all pairs" or row.column not in untold]
+
+
+def _cluster_agreement(
+    tree: ClusterReport, clustered: Sequence[int], of: Sequence[str | None], want: Settings, rng: np.random.Generator
+) -> RandAgreement | None:
+    """Whether clusters are the groups; None where a model in them has no label."""
+    names = [of[m] for m in clustered]
+    if None in names:
+        return None
+    codes = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)[1]
+    return _possible(lambda: rand_agreement(tree.labels, codes, rng=rng, permutations=want.draws))[0]
 
 
 def _group_row(
-    x: FloatArray,
-    ratings: Ratings,
-    column: str,
-    on: str,
-    kin: str | None,
-    tree: ClusterReport | None,
-    want: Settings,
-    rng: np.random.Generator,
+    x: FloatArray, ratings: Ratings, column: str, on: str, kin: str | None, want: Settings, rng: np.random.Generator
 ) -> GroupRow:
     of = ratings.groups[column]
-    known = [m for m, label in enumerate(of) if label is not None]
+    known = [m for m, label in enumerate(of) if label is not None and np.isfinite(x[:, m]).any()]
     names = tuple(dict.fromkeys(str(of[m]) for m in known))
     sizes = {name: sum(of[m] == name for m in known) for name in names}
     labels = np.array([names.index(str(of[m])) for m in known], dtype=np.int64)
-    units, strata, notes = _kinship(ratings, column, kin, known, labels)
+    if len(names) < 2 or len(names) >= len(known):
+        why = (
+            "no model has a label"
+            if not names
+            else "all models have the same label"
+            if len(names) == 1
+            else "every model has a label of its own"
+        )
+        return GroupRow(column, sizes, len(of) - len(known), on, None, None, None, why)
+    units, strata, kinship = _kinship(ratings, column, kin, known, labels)
+    independent = units is None and strata is None
     share, why = _possible(
         lambda: group_share(x[:, known], labels, rng=rng, units=units, strata=strata, permutations=want.draws, level=want.level)
     )
-    if share is None and (units is not None or strata is not None):
-        alone, _ = _possible(lambda: group_share(x[:, known], labels, rng=rng, permutations=want.draws, level=want.level))
-        if alone is not None:
-            share, notes = alone, f"models of one {kin} are taken for independent, as there is no other labelling that keeps them together"
-    few = [name for name, n in sizes.items() if n < 5]
-    if share is not None and few:
-        notes = "; ".join(
-            filter(None, [notes, f"fewer than five models in {cut(', '.join(map(printable, few)), 100)}: too few for a claim about groups"])
-        )
-    agreement = None
-    rated = np.flatnonzero(np.isfinite(ratings.means()).any(axis=0)).tolist()
-    if tree is not None and on != "all pairs" and known == rated:
-        agreement, _ = _possible(lambda: rand_agreement(tree.labels, labels, rng=rng, permutations=want.draws))
-    return GroupRow(column, sizes, len(of) - len(known), on, share, None, agreement, why if share is None else notes)
+    if share is None:
+        return GroupRow(column, sizes, len(of) - len(known), on, None, None, None, why)
+    few = [name for name, n in sizes.items() if n < MIN_GROUP]
+    small = (
+        f"fewer than five models in {cut(', '.join(map(printable, few)), 100) if len(few) <= 3 else f'{len(few)} of {len(sizes)} groups'}: too few for a claim about groups"
+        if few
+        else ""
+    )
+    return GroupRow(
+        column,
+        sizes,
+        len(of) - len(known),
+        on,
+        share,
+        None,
+        None,
+        "; ".join(filter(None, [kinship, small])),
+        not few,
+        independent,
+    )
 
 
 def _kinship(
@@ -741,9 +943,10 @@ def _add_raters(found: Analysis, x: FloatArray, ratings: Ratings, is_contested: 
     rows = is_contested if is_contested.any() else np.ones(len(x), dtype=bool)
     found.dimensions, why = _possible(lambda: dimensions(_rated(x[rows])))
     if found.dimensions is None:
-        found.notes.append(f"no dimensions of disagreement: {why}")
+        unnamed = "the ratings of a model do not vary beyond what all models share, or two models rated too few pairs in common"
+        found.notes.append(f"no dimensions of disagreement: {unnamed if why.startswith('models ') else why}")
     is_control = np.array([c in found.controls for c in ratings.category])
-    for name, of in (("contested", rows), ("control", is_control)):
+    for name, of in (("contested", is_contested), ("control", is_control)):
         if of.any():
             one, _ = _possible(lambda of=of: distinct_raters(_rated(x[of])))  # type: ignore[misc]
             found.distinct |= {} if one is None else {name: one}
@@ -758,27 +961,26 @@ def _councils(
     flagged: FloatArray,
     is_contested: npt.NDArray[np.bool_],
     tree: ClusterReport | None,
-    labels: IntArray,
-    controls: Sequence[str],
-    categories: Sequence[str],
+    clustered: Sequence[int],
+    is_control: npt.NDArray[np.bool_],
     want: Settings,
 ) -> list[CouncilRow]:
-    """Blind spots by the size of a council, on contested pairs that the whole ensemble flags."""
-    rows = (flagged == 1) & (is_contested if is_contested.any() else True)
-    calm = np.isin(labels, [categories.index(c) for c in controls])
+    """Blind spots by the size of a council, on contested pairs that the whole ensemble flags and on which it spans more than tau."""
+    wide = np.nan_to_num(pair_dispersion(x).full_range) > want.tau + _SAME
+    rows = (flagged == 1) & wide & is_contested
     if not rows.any():
         return []
-    there = np.isfinite(x).any(axis=0)
+    there = int(np.isfinite(x[rows]).any(axis=0).sum())
     out = []
-    for k in range(2, min(7, int(there.sum()) - 1) + 1):
-        rates = blind_spots(x[rows], k, want.tau)
+    for k in range(2, min(7, there - 1) + 1):
+        rate = _mean(blind_spots(x[rows], k, want.tau))
         within = across = None
-        if tree is not None and is_contested.any():
-            one, two = blind_spots_by_cluster(x[rows][:, there], tree.labels, k, want.tau)
-            within, across = (_mean(one), _mean(two))
-        rate = _mean(rates)
+        if tree is not None and k <= len(clustered):
+            one, two = blind_spots_by_cluster(x[rows][:, clustered], tree.labels, k, want.tau)
+            within, across = _mean(one), _mean(two)
         if rate is not None:
-            out.append(CouncilRow(k, rate, within, across, _mean(blind_spots(x[calm], k, want.tau)) if calm.any() else None))
+            controls = _mean(blind_spots(x[is_control], k, want.tau)) if is_control.any() else None
+            out.append(CouncilRow(k, int(rows.sum()), rate, within, across, controls))
     return out
 
 

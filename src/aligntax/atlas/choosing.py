@@ -37,11 +37,13 @@ def choose(
     Raises:
         InputError: where too few pairs divide the ensemble, or the council is as large as it.
     """
-    calm, fixed = roles_of(ratings.categories, controls, anchors)
+    roles = roles_of(ratings.categories, controls, anchors)
     x = ratings.means()
-    contested = np.array([c not in calm and c not in fixed for c in ratings.category])
+    contested = np.array([c in roles.contested for c in ratings.category])
     if not contested.any():
-        raise InputError("every category is a control or an anchor: nothing is contested; name the controls with --control")
+        raise InputError(
+            "every category is a control, an anchor, a contradiction or a foil: nothing is contested; name the controls with --control"
+        )
     flagged = (flags(x) == 1) & contested
     topics = None
     if ratings.topic is not None:

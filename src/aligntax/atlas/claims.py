@@ -2,6 +2,10 @@
 
 The claims are those of the Atlas Divergence Test (K.C. Hoye, 5 April 2026). Two of them, about geography and about aligned models forming camps,
 its author has since withdrawn; they are tested like the others.
+
+**What a judgement takes** (docs/atlas.md has the table). *Supported* and *contradicted* are said of models and pairs like these, so they take intervals over
+both, on the raw and on the adjusted scale; a permutation test over pairs alone speaks of these models only. Of groups nothing is said where
+one has fewer than five models. *Not supported* says that the evidence is not there, which is no proof of the contrary.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ from math import exp
 from typing import Literal
 
 from aligntax.atlas.analysis import Analysis, Comparison, GroupRow
-from aligntax.core.words import cut, p_text, printable
+from aligntax.core.words import cut, items_text, level_text, p_text, printable
+from aligntax.stats.contrasts import MIN_MODELS, LogRatio
 
 Judgement = Literal["supported", "not supported", "contradicted", "cannot be told"]
 
@@ -20,6 +25,14 @@ GEOGRAPHY = ("country", "geography", "region", "geo")
 ALIGNMENT = ("alignment", "aligned", "stage", "align")
 SMALL = 0.15
 """The share that the source says geography stays below."""
+TIMES = (3.0, 4.0)
+"""How many times as divergent as controls the source says contested pairs are."""
+SEEN = 0.05
+"""Of so many councils and more it is said that they seem to agree."""
+MIN_FLAGGED = 5
+"""On fewer pairs nothing is said of others."""
+_WIDTH = 1e-9
+"""An interval that is narrower comes of ratings that do not vary, and says nothing of other ratings."""
 
 
 @dataclass(frozen=True)
@@ -38,82 +51,147 @@ def claims(found: Analysis) -> list[Claim]:
 
 def _unit(found: Analysis) -> str:
     c = found.counts
-    facets = [f"{c[name]} {name}" for name in ("orders", "variants", "repeats") if c[name] > 1] or ["asked once"]
+    words = {"orders": "order", "variants": "wording", "repeats": "repeat"}
+    facets = [items_text(c[name], word) for name, word in words.items() if c[name] > 1] or ["asked once"]
     missing = sum(n for *_, n in found.missing)
-    return f"{c['pairs']} pairs, {c['models']} models, {', '.join(facets)}, {missing:,} ratings missing"
+    return f"{items_text(c['pairs'], 'pair')}, {items_text(c['models'], 'model')}, {', '.join(facets)}, {items_text(missing, 'rating')} missing"
 
 
 def _ratio(one: Comparison, *, adjusted: bool = False) -> str:
     ratio, test = (one.adjusted_ratio, one.adjusted_test) if adjusted else (one.ratio, one.test)
-    if ratio is None or ratio.low is None or ratio.high is None:
-        return f"{test.ratio:.2f} times"
-    return f"{exp(ratio.estimate):.2f} times [{exp(ratio.low):.2f}, {exp(ratio.high):.2f}]"
+    limits = _limits(ratio)
+    if ratio is None or limits is None:
+        return f"{test.ratio:.2f} times (no interval over models)"
+    return f"{exp(ratio.estimate):.2f} times [{limits[0]:.2f}, {limits[1]:.2f}]"
+
+
+def _limits(ratio: LogRatio | None) -> tuple[float, float] | None:
+    """Limits of how many times; None without an interval, or where it has no width."""
+    if ratio is None or ratio.low is None or ratio.high is None or ratio.high - ratio.low < _WIDTH:
+        return None
+    return exp(ratio.low), exp(ratio.high)
+
+
+def _at_floor(found: Analysis, names: Sequence[str]) -> bool:
+    """Half of these pairs and more are rated alike, as far as the scale can tell."""
+    spreads = [row.gmd for row in found.pairs if row.category in names and row.gmd is not None]
+    return 2 * sum(spread <= found.settings.step / 2 for spread in spreads) >= max(len(spreads), 1)
+
+
+def _shown(one: Comparison, finding: Literal["more divergent", "less divergent"]) -> bool:
+    """The test finds it, and so do the intervals over models and pairs, before and after adjustment."""
+    both = [_limits(ratio) for ratio in (one.ratio, one.adjusted_ratio)]
+    return one.finding == finding and all(of is not None and (of[0] > 1 if finding == "more divergent" else of[1] < 1) for of in both)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return cut(", ".join(map(printable, names)), 200)
+
+
+def _too_few(found: Analysis) -> str:
+    """Why findings hold for these models alone; empty where there are intervals over models."""
+    if any(_limits(one.ratio) for one in (*found.comparisons, *found.steps)):
+        return ""
+    rated = sum(row.ratings > 0 for row in found.models)
+    why = f"intervals over models take {MIN_MODELS} models or more" if rated < MIN_MODELS else "these ratings give no interval over models"
+    return f"Of other models nothing can be told, as {why}. "
 
 
 def _grows(found: Analysis) -> Claim:
     claim = "Models disagree more about contested pairs than about controls."
     rows = found.comparisons
     if not rows:
-        return Claim(
-            claim,
-            "cannot be told",
-            "no category is known to be a control" if not found.controls else "no category could be compared with the controls",
-        )
+        missing = "control" if not found.controls else "contested" if not found.contested else ""
+        return Claim(claim, "cannot be told", f"no category is {missing}" if missing else "no category could be compared with the controls")
     told = "; ".join(
-        f"{printable(one.first)}: {_ratio(one)} as divergent, p {p_text(one.p_holm)}; where on the scale it lies taken off, {_ratio(one, adjusted=True)}, "
+        f"{printable(one.first)}: {_ratio(one)} as divergent, p {p_text(one.p_holm)}; with its place on the scale allowed for {_ratio(one, adjusted=True)}, "
         f"p {p_text(one.adjusted_p_holm)}"
         for one in rows
     )
-    more = [one for one in rows if one.finding == "more divergent"]
-    if len(more) == len(rows):
-        return Claim(claim, "supported", f"{told} ({_unit(found)})")
-    if any(one.finding == "less divergent" for one in rows):
-        return Claim(claim, "contradicted", f"{told} ({_unit(found)})")
-    seen = [one for one in rows if one.finding == "only before adjustment"]
-    why = (
-        f"of {_listed(seen)} it holds only before adjustment: ratings in the middle of the scale have more room to differ. " if seen else ""
+    lost = [name for name in found.contested if name not in {one.first for one in rows}]
+    only = [one.first for one in rows if one.finding == "only before adjustment"]
+    few = _too_few(found)
+    why = few
+    why += f"{_listed(lost)} could not be compared. " if lost else ""
+    why += (
+        f"Of {_listed(only)} it holds only before adjustment: ratings in the middle of the scale have more room to differ. " if only else ""
     )
-    return Claim(claim, "supported" if more and not seen and len(more) == len(rows) else "not supported", f"{why}{told} ({_unit(found)})")
-
-
-def _listed(rows: Sequence[Comparison]) -> str:
-    return cut(", ".join(printable(one.first) for one in rows), 200)
+    judgement: Judgement = "not supported"
+    if any(_shown(one, "less divergent") for one in rows):
+        judgement = "contradicted"
+    elif few:
+        judgement = "cannot be told"
+    elif all(_shown(one, "more divergent") for one in rows) and not lost:
+        judgement = "supported"
+    return Claim(claim, judgement, f"{why}{told} ({_unit(found)})")
 
 
 def _stairs(found: Analysis) -> Claim:
     claim = "Disagreement climbs step by step from one category to the next (the staircase)."
-    if found.trend is None or not found.steps:
+    if not found.settings.order:
         return Claim(claim, "cannot be told", "the expected order was not named; --order A,B,C names it before looking")
-    steps = [one for one in found.steps if one.finding == "more divergent"]
+    if found.trend is None or not found.steps:
+        return Claim(claim, "cannot be told", f"the categories {_listed(found.settings.order)} have too few rated pairs to compare")
+    wanted = len(found.settings.order) - 1
+    shown = sum(_shown(one, "more divergent") for one in found.steps)
     told = "; ".join(f"{printable(one.second)} to {printable(one.first)}: {_ratio(one)}, p {p_text(one.p_holm)}" for one in found.steps)
     overall = f"the trend as a whole has p {p_text(found.trend.p)}"
     if found.adjusted_trend is not None:
-        overall += f" ({p_text(found.adjusted_trend.p)} adjusted)"
-    judgement: Judgement = "supported" if len(steps) == len(found.steps) else "not supported"
-    few = "" if judgement == "supported" else f"{len(steps)} of {len(found.steps)} steps are shown by themselves: a trend may rest on one. "
-    return Claim(claim, judgement, f"{few}{told}; {overall} ({_unit(found)})")
+        overall += f" ({p_text(found.adjusted_trend.p)} with the place on the scale allowed for)"
+    few = _too_few(found)
+    why = few
+    judgement: Judgement = "not supported"
+    if any(_shown(one, "less divergent") for one in found.steps):
+        judgement, why = "contradicted", f"{why}A step goes down. "
+    elif few:
+        judgement = "cannot be told"
+    elif shown == wanted:
+        judgement = "supported"
+    else:
+        why += f"{shown} of {items_text(wanted, 'step')} {'is' if shown == 1 else 'are'} shown by themselves; a trend may rest on one. "
+    return Claim(claim, judgement, f"{why}{told}; {overall} ({_unit(found)})")
 
 
 def _size(found: Analysis) -> Claim:
     claim = "Contested pairs divide models three to four times as much as controls do."
-    rows = [one for one in found.comparisons if one.ratio is not None and one.ratio.low is not None and one.ratio.high is not None]
+    rows = [
+        (one, raw, adjusted)
+        for one in found.comparisons
+        if (raw := _limits(one.ratio)) is not None and (adjusted := _limits(one.adjusted_ratio)) is not None
+    ]
     if not rows:
-        return Claim(claim, "cannot be told", "no ratio to controls has an interval here")
-    told = "; ".join(f"{printable(one.first)} {_ratio(one)}" for one in rows)
-    below = [one for one in rows if one.ratio is not None and exp(one.ratio.high or 0.0) < 3]
-    inside = [one for one in rows if one.ratio is not None and exp(one.ratio.low or 0.0) <= 4 and exp(one.ratio.high or 0.0) >= 3]
-    adjusted = "; ".join(f"{printable(one.first)} {_ratio(one, adjusted=True)}" for one in rows)
-    judgement: Judgement = "contradicted" if len(below) == len(rows) else "cannot be told" if inside else "not supported"
-    return Claim(
-        claim,
-        judgement,
-        f"{told}. With the scale's middle taken off: {adjusted}. Intervals that hold 3 to 4 do not show it ({_unit(found)})",
-    )
+        return Claim(claim, "cannot be told", "no ratio of contested pairs to controls has an interval over models here")
+    if _at_floor(found, found.controls):
+        return Claim(
+            claim,
+            "cannot be told",
+            f"models rate half of the controls alike, as far as a scale with steps of {found.settings.step:g} can tell: how many times more the others divide them "
+            f"depends on that step ({_unit(found)})",
+        )
+    low, high = TIMES
+    outside = [one for one, *both in rows if all(of[1] < low for of in both) or all(of[0] > high for of in both)]
+    within = [one for one, *both in rows if all(of[0] >= low and of[1] <= high for of in both)]
+    whole = len(rows) == len(found.contested)
+    judgement: Judgement = "cannot be told"
+    if len(outside) == len(rows) and whole:
+        judgement = "contradicted"
+    elif outside:
+        judgement = "not supported"
+    elif len(within) == len(rows) and whole:
+        judgement = "supported"
+    told = "; ".join(f"{printable(one.first)} {_ratio(one)}" for one, *_ in rows)
+    after = "; ".join(f"{printable(one.first)} {_ratio(one, adjusted=True)}" for one, *_ in rows)
+    why = "" if judgement != "cannot be told" else "The intervals are too wide to tell. "
+    return Claim(claim, judgement, f"{why}{told}. With the place on the scale allowed for: {after} ({_unit(found)})")
 
 
 def _group(found: Analysis, names: Sequence[str]) -> GroupRow | None:
     rows = [row for row in found.groups if row.column.lower() in names]
     return next((row for row in rows if row.on == "contested pairs"), rows[0] if rows else None)
+
+
+def _untold(row: GroupRow) -> str:
+    return f"{cut(printable(row.column), 60)}: {row.reason or (row.share.reason if row.share else '')}"
 
 
 def _geography(found: Analysis) -> Claim:
@@ -123,18 +201,24 @@ def _geography(found: Analysis) -> Claim:
         return Claim(claim, "cannot be told", "no column says where models come from (country, geography, region)")
     share = row.share
     if share is None or share.eta2 is None or share.omega2 is None:
-        return Claim(claim, "cannot be told", f"{row.column}: {row.reason or (share.reason if share else '')}")
+        return Claim(claim, "cannot be told", _untold(row))
+    bound = "unknown" if share.upper is None else f"{share.upper:.3f}"
     told = (
-        f"omega squared {share.omega2:.3f}, its upper bound {'unknown' if share.upper is None else f'{share.upper:.3f}'} at {100 * share.level:.0f} %, on {row.on}; "
-        f"eta squared is {share.eta2:.3f}, where labels without meaning give {share.null_mean:.3f} on average and up to {share.null_95:.3f}; p {p_text(share.p or 1.0)}"
+        f"on {row.on} the share is {share.omega2:.3f} (omega squared), at most {bound} at {level_text(share.level)} confidence; eta squared is {share.eta2:.3f}, where "
+        f"labels without meaning give {share.null_mean or 0.0:.3f} on average and up to {share.null_95 or 0.0:.3f}; p {p_text(row.p_holm)} (Holm over columns)"
+        f"{'; ' + row.reason if row.reason else ''}"
     )
-    if share.upper is not None and share.upper < SMALL:
+    small = share.upper is not None and share.upper < SMALL
+    if row.sound and row.independent and small:
         return Claim(claim, "supported", f"{told} ({_unit(found)})")
-    if (row.p_holm or 1.0) <= 1 - found.settings.level and share.omega2 > SMALL:
+    if row.sound and row.p_holm is not None and row.p_holm <= 1 - found.settings.level and share.omega2 > SMALL:
         return Claim(claim, "not supported", f"{told} ({_unit(found)})")
-    return Claim(
-        claim, "cannot be told", f"{told}. That a share is small takes an upper bound below it, and so more models ({_unit(found)})"
+    need = (
+        "the bound takes models for independent, which kin are not"
+        if small and not row.independent
+        else "that a share is small is said by an upper bound below it, which takes more models"
     )
+    return Claim(claim, "cannot be told", f"{told}. {need[:1].upper() + need[1:]} ({_unit(found)})")
 
 
 def _camps(found: Analysis) -> Claim:
@@ -146,26 +230,51 @@ def _camps(found: Analysis) -> Claim:
         )
     share = row.share
     if share is None or share.eta2 is None or share.omega2 is None:
-        return Claim(claim, "cannot be told", f"{row.column}: {row.reason or (share.reason if share else '')}")
+        return Claim(claim, "cannot be told", _untold(row))
     camps = ""
     if row.clusters is not None:
-        camps = f"; the clusters found agree with it by an adjusted Rand index of {row.clusters.ari:.2f}, p {p_text(row.clusters.p)}"
-    told = f"{row.column} on {row.on}: omega squared {share.omega2:.3f}, p {p_text(row.p_holm or 1.0)} (Holm over columns){camps}"
-    shown = (row.p_holm or 1.0) <= 1 - found.settings.level
-    return Claim(claim, "supported" if shown else "not supported", f"{told}{'; ' + row.reason if row.reason else ''} ({_unit(found)})")
+        camps = f"; the clusters found agree with it by an adjusted Rand index of {row.clusters.ari:.2f} (1 is the same, 0 chance), p {p_text(row.clusters.p)}"
+    told = (
+        f"{cut(printable(row.column), 60)} explains a share of {share.omega2:.3f} (omega squared) on {row.on}, p {p_text(row.p_holm)} (Holm over columns){camps}"
+        f"{'; ' + row.reason if row.reason else ''}"
+    )
+    if not row.sound:
+        return Claim(claim, "cannot be told", f"{told} ({_unit(found)})")
+    shown = row.p_holm is not None and row.p_holm <= 1 - found.settings.level
+    if shown and share.omega2 < SMALL:
+        return Claim(
+            claim,
+            "not supported",
+            f"{told}. That is more than chance, and less than the {100 * SMALL:.0f} % that the source calls tiny for geography ({_unit(found)})",
+        )
+    if shown:
+        caution = "models aligned alike rate alike, more than by chance; that alignment is the cause takes models before and after it"
+        return Claim(claim, "supported", f"{told}. {caution[:1].upper() + caution[1:]} ({_unit(found)})")
+    return Claim(claim, "not supported", f"{told} ({_unit(found)})")
 
 
 def _illusion(found: Analysis) -> Claim:
     claim = "A small council seems to agree where the whole ensemble does not."
+    if not found.contested:
+        return Claim(claim, "cannot be told", "no category is contested")
     if not found.councils:
-        return Claim(claim, "cannot be told", "no contested pair is flagged as divergent, so there is nothing for a council to overlook")
+        why = (
+            "with two models no council is smaller than the ensemble"
+            if found.counts["models"] <= 2
+            else f"no contested pair is flagged as divergent with a range above {found.settings.tau:g}, so there is nothing for a council to overlook"
+        )
+        return Claim(claim, "cannot be told", why)
     told = ", ".join(f"{100 * row.rate:.0f} % of councils of {row.k}" for row in found.councils[:4])
     three = next((row for row in found.councils if row.k == 3), found.councils[0])
     inside = ""
-    if three.within is not None and three.across is not None:
+    real = found.clusters is not None and found.clusters.silhouette_p <= 1 - found.settings.level
+    if real and three.within is not None and three.across is not None:
         inside = (
             f"; of councils of {three.k} from one cluster {100 * three.within:.0f} %, of mixed ones {100 * three.across:.0f} % (clusters found in the same "
             "ratings make that difference larger than it is)"
         )
-    size = f"range of at most {found.settings.tau:g} on a pair whose whole ensemble is flagged"
-    return Claim(claim, "supported" if three.rate >= 0.05 else "not supported", f"{told} have a {size}{inside} ({_unit(found)})")
+    size = f"have a range of at most {found.settings.tau:g} on {items_text(three.pairs, 'pair')} that divide the whole ensemble by more"
+    judgement: Judgement = "cannot be told" if three.pairs < MIN_FLAGGED else "supported" if three.rate >= SEEN else "not supported"
+    few = f". So few pairs say nothing of others: it takes {MIN_FLAGGED}" if three.pairs < MIN_FLAGGED else ""
+    rule = f". Supported is said from {100 * SEEN:.0f} % of councils of {three.k} on" if not few else ""
+    return Claim(claim, judgement, f"{told} {size}{inside}{few}{rule} ({_unit(found)})")

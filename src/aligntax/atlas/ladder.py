@@ -4,7 +4,7 @@ A family is every model that descends from one root (the column ``parent``). Its
 
 - ``rating``: of contested pairs. A stage that rates them more alike than its parent did has flattened them: less is better, and a rise is a tax. Of
   controls and anchors the change is told without a side: there a low rating is the error.
-- ``collapse``: a contested pair's rating less the mean of its topic's controls. What a stage does to the whole scale cancels; what is left is what it does to
+- ``collapse``: a contested pair's rating less the mean of its topic's paraphrases (controls that say the same). What a stage does to the whole scale cancels; what is left is what it does to
   contested pairs.
 
 A pair's rating is a model's mean over orders, wordings and repeats. Everything else (pairing, intervals, verdicts, the stage tree, the gate) is the ledger's own.
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from aligntax.atlas.ratings import FloatArray, Ratings
-from aligntax.atlas.roles import roles_of
+from aligntax.atlas.roles import Roles, roles_of
 from aligntax.core.errors import InputError
 from aligntax.core.ids import digest
 from aligntax.core.items import Value
@@ -97,10 +97,9 @@ def compared(
     Raises:
         InputError: if a category is named that is not there.
     """
-    calm, fixed = roles_of(ratings.categories, controls, anchors)
-    contested = [c for c in ratings.categories if c not in calm and c not in fixed]
+    roles = roles_of(ratings.categories, controls, anchors)
     tasks = {c: f"{TASK}{c}" for c in ratings.categories}
-    directions = {(tasks[c], metric): False for c in contested for metric in (RATING, COLLAPSE)}
+    directions = {(tasks[c], metric): False for c in roles.contested for metric in (RATING, COLLAPSE)}
     analysis = Analysis(
         level=level,
         kinds={f"{TASK}*": "epistemic"},
@@ -121,7 +120,7 @@ def compared(
                 auto_cluster=None if ratings.topic is None else "topic",
                 settings={"harness": "aligntax atlas"},
             )
-            rows.add(arm.name, Path(ratings.source), LogSource(READER, _rows(ratings, arm.name, tasks, calm), facts=one), Want(None, None))
+            rows.add(arm.name, Path(ratings.source), LogSource(READER, _rows(ratings, arm.name, tasks, roles), facts=one), Want(None, None))
             facts.append(one)
         return compare_rows(study, rows, facts, say)
     except BaseException:
@@ -134,16 +133,16 @@ def _told(ratings: Ratings, model: str) -> list[float | None]:
     return [v if isfinite(v) else None for v in flat]
 
 
-def _rows(ratings: Ratings, model: str, tasks: dict[str, str], calm: Sequence[str]) -> Iterator[LogRow]:
+def _rows(ratings: Ratings, model: str, tasks: dict[str, str], roles: Roles) -> Iterator[LogRow]:
     """A row per pair that the model was asked about, with its mean rating; where none came it failed."""
     number = ratings.models.index(model)
     mean, asked = ratings.means()[:, number], ratings.asked[:, number].any(axis=(1, 2, 3))
-    base = _control_means(ratings, mean, calm)
+    base = _control_means(ratings, mean, roles.paraphrases)
     for i in np.flatnonzero(asked).tolist():
         texts, topic, value = ratings.texts[i], None if ratings.topic is None else ratings.topic[i], float(mean[i])
         rated = isfinite(value)
         scores = {RATING: Value(value) if rated else Value(None, Outcome.FAILED)}
-        if ratings.category[i] not in calm and topic in base:
+        if ratings.category[i] in roles.contested and topic in base:
             scores[COLLAPSE] = Value(value - base[topic]) if rated else Value(None, Outcome.FAILED)
         yield LogRow(
             task=tasks[ratings.category[i]],

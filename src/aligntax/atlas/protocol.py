@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from aligntax.atlas.pairs import Pair, PairSet
 from aligntax.atlas.replies import Scale
 from aligntax.core.asks import Message
+from aligntax.core.errors import InputError
 from aligntax.core.ids import digest, seed_of
 from aligntax.core.study import Frozen
+from aligntax.core.words import cut, printable
 
 Order = Literal["AB", "BA"]
 Presentation = Literal["isolated", "batch"]
@@ -89,7 +91,9 @@ class Protocol(Frozen):
             raise ValueError("orders are AB, BA or both")
         wrong = [v for v in self.variants if v not in (*VARIANTS, LAB)]
         if wrong or not self.variants or len(set(self.variants)) < len(self.variants):
-            raise ValueError(f"variants are some of {', '.join(VARIANTS)}, or {LAB}, each once; got {', '.join(self.variants) or 'none'}")
+            raise ValueError(
+                f"variants are some of {', '.join(VARIANTS)}, or {LAB}, each once; got {cut(printable(', '.join(self.variants)), 100) or 'none'}"
+            )
         if LAB in self.variants and (self.scale != "d9" or self.presentation == "batch"):
             raise ValueError(f"the variant {LAB} asks for one digit about one pair: name the scale d9 and leave batch out")
         return self
@@ -97,6 +101,25 @@ class Protocol(Frozen):
 
 ATLAS_V1 = Protocol(presentation="batch", orders=("AB",), variants=("anchored",), repeats=1, temperature=1.0, scale="dec2", reprompt=False)
 """The published procedure (Atlas Divergence Test, protocol v1.0), in our words with the same anchors: all pairs in one list, once, in one order."""
+
+
+def protocol_of(given: Mapping[str, object], of: Protocol | None = None) -> Protocol:
+    """A protocol from settings as somebody wrote them.
+
+    Args:
+        given: settings by name.
+        of: the protocol that the others are taken from; the default one without it.
+
+    Raises:
+        InputError: naming the setting, what was found and what is allowed.
+    """
+    try:
+        return Protocol.model_validate({**(of or Protocol()).model_dump(), **given})
+    except ValidationError as error:
+        one = error.errors()[0]
+        where = ".".join(map(str, one["loc"]))
+        found = "" if not where or isinstance(one["input"], Mapping) else f"; found {cut(printable(repr(one['input'])), 60)}"
+        raise InputError(f"{where}{': ' if where else ''}{one['msg'].removeprefix('Value error, ')}{found}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +153,9 @@ class Plan:
     @cached_property
     def identity(self) -> str:
         wordings = [dict(VARIANTS), {k: list(v) for k, v in _SCALES.items()}, _ONE, _LIST, _LAB, AGAIN, [list(shot) for shot in SHOTS]]
-        listed = [pair.name for pair in self.pairs.pairs] if self.protocol.presentation == "batch" else []  # what stands before moves a rating
+        listed = (
+            [pair.name for pair in self.pairs.pairs] if self.protocol.presentation == "batch" else []
+        )  # what stands before moves a rating
         return digest([self.protocol.model_dump(mode="json"), self.pairs.identity, listed, wordings])
 
     def calls(self, model: str, identity: str) -> list[Call]:

@@ -111,9 +111,9 @@ def read_ratings(path: Path, columns: Columns | None = None, models: Path | None
     low, high = want.scale
     if not (isfinite(low) and isfinite(high) and low < high):
         raise InputError(f"the scale must run from a number to a larger one, such as 0:1 or 0:100; got {low:g}:{high:g}")
-    table, notes = _long(read_columns(path), want, shown(path))
-    loader = _Loader(table, want, shown(path))
-    found = loader.ratings(path.name, notes)
+    given = read_columns(path)
+    table, notes = _long(given, want, shown(path))
+    found = _Loader(table, want, shown(path), len(next(iter(given.values())))).ratings(path.name, notes)
     if models is not None:
         return _with_groups(found, models, want)
     if gone := [name for name in want.groups if name not in table]:
@@ -138,7 +138,7 @@ def _long(table: dict[str, Texts], want: Columns, where: str) -> tuple[dict[str,
             f"{where} has no column {', '.join(map(printable, missing))}; it has {cut(names, 300)}. A table of ratings has a row per rating with "
             "pair, category, model and rating, or a row per pair with pair, category and a column per model"
         )
-    models = [c for c in table if c not in (want.pair, want.category, *OF_PAIRS)]
+    models = [c for c in table if c not in (want.pair, want.category, *OF_PAIRS, *FACETS)]
     if not models:
         raise LogError(f"{where} has pairs and no ratings: name model and rating, or give every model a column")
     size = len(table[want.pair])
@@ -150,11 +150,16 @@ def _long(table: dict[str, Texts], want: Columns, where: str) -> tuple[dict[str,
 
 @dataclass
 class _Loader:
-    """Columns of text on their way to an array."""
+    """Columns of text on their way to an array.
+
+    Attributes:
+        rows: of the file; fewer than those of ``table``, where every model had a column.
+    """
 
     table: dict[str, Texts]
     want: Columns
     where: str
+    rows: int
     codes: dict[str, tuple[IntArray, tuple[str, ...]]] = field(default_factory=dict)
 
     def ratings(self, source: str, notes: Sequence[str]) -> Ratings:
@@ -198,7 +203,10 @@ class _Loader:
         )
 
     def _row(self, at: int) -> str:
-        return f"{self.where}, row {at + 1}"
+        wide = len(self.table[self.want.pair]) > self.rows
+        return f"{self.where}, row {at % self.rows + 1}" + (
+            f", column {cut(printable(str(self.table[self.want.model][at])), 60)}" if wide else ""
+        )
 
     def _coded(self, name: str, *, needed: bool = False) -> tuple[IntArray, tuple[str, ...]]:
         """(code of every row, names in the order in which they appear); one nameless value where there is no such column."""
@@ -228,7 +236,7 @@ class _Loader:
                 if name in self.table
             )
             raise LogError(
-                f"{self._row(int(two))} rates what row {int(one) + 1} rates ({cut(named, 200)}); a column repeat (order, variant) tells them apart"
+                f"{self._row(int(two))} rates what row {int(one) % self.rows + 1} rates ({cut(named, 200)}); a column repeat (order, variant) tells them apart"
             )
 
     def _values(self) -> FloatArray:
@@ -239,20 +247,20 @@ class _Loader:
         """
         low, high = self.want.scale
         out = np.full(len(self.table[self.want.rating]), np.nan)
+        known: dict[str, float] = {}
         for at, cell in enumerate(self.table[self.want.rating]):
             if cell is None:
                 continue
-            try:
-                value = float(cell)
-            except ValueError:
-                value = float("nan")
-            if not low <= value <= high:
-                raise LogError(
-                    f"{self._row(at)}: rating is {cut(printable(repr(cell)), 60)}; ratings are numbers from {low:g} to {high:g} (another scale is named "
-                    "with --scale, such as 0:100), and empty where a model gave none"
-                )
-            out[at] = (value - low) / (high - low)
-        return out
+            value = known.get(cell)
+            if value is None:
+                value = known[cell] = _number(cell)
+                if not low <= value <= high:
+                    raise LogError(
+                        f"{self._row(at)}: rating is {cut(printable(repr(cell)), 60)}; ratings are numbers from {low:g} to {high:g} (another scale is named "
+                        "with --scale, such as 0:100), and empty where a model gave none"
+                    )
+            out[at] = value
+        return (out - low) / (high - low)
 
     def _of_pairs(self, name: str, pair: IntArray, pairs: Sequence[str], *, needed: bool = False) -> list[str | None]:
         return self._fixed(name, pair, pairs, "pair", needed=needed)
@@ -289,10 +297,7 @@ class _Loader:
         for at, cell in enumerate(self._of_pairs("reference", pair, pairs)):
             if cell is None:
                 continue
-            try:
-                value = float(cell)
-            except ValueError:
-                value = float("nan")
+            value = _number(cell)
             if not low <= value <= high:
                 raise LogError(
                     f"{self.where}: the reference of pair {cut(printable(pairs[at]), 60)} is {cut(printable(repr(cell)), 60)}, no number from {low:g} to {high:g}"
@@ -322,6 +327,14 @@ class _Loader:
             if cell is not None:
                 found.setdefault(models[of], {})[cell] = None
         return {name: tuple(sorted(of)) for name, of in found.items()}
+
+
+def _number(cell: str) -> float:
+    """The number a cell says, NaN if it says none."""
+    try:
+        return float(cell) if "_" not in cell else float("nan")  # Python reads 0_5 as 5
+    except ValueError:
+        return float("nan")
 
 
 def _with_groups(found: Ratings, path: Path, want: Columns) -> Ratings:

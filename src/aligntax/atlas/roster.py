@@ -45,7 +45,7 @@ class Rater(BaseModel):
         model: reference, as everywhere (``api:URL#model``, ``lab:sft``, a folder, a hub id).
         template: ``chat``, or ``raw`` for models without one (then with examples).
         parent: the model it was made from, by its name in the roster: the stages of one family.
-        served: another name under which the endpoint may answer for the model; dated versions of its own name are known.
+        answers_as: another name under which the endpoint may answer for the model; dated versions of its own name are known.
         key_env: environment variable with the endpoint's key, in capitals.
         price: for the estimate.
         concurrency: requests at a time. timeout: seconds of one attempt. attempts: how often one request is tried.
@@ -57,13 +57,20 @@ class Rater(BaseModel):
     model: str
     template: Literal["chat", "raw"] = "chat"
     parent: str | None = None
-    served: str | None = None
+    answers_as: str | None = None
     key_env: str | None = None
     price: Price | None = None
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
     timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0
     attempts: Annotated[int, Field(ge=1, le=20)] = 6
     send: dict[str, Any] = {}
+
+    @field_validator("model", "answers_as")
+    @classmethod
+    def _can_be_seen(cls, text: str | None) -> str | None:
+        if text is not None and not _shows(text):
+            raise ValueError("this is a text of characters that can be seen")
+        return text
 
     @field_validator("key_env")
     @classmethod
@@ -139,7 +146,7 @@ class Roster(Frozen):
     """The ensemble. ``currency`` is that of the prices."""
 
     models: dict[str, Rater] = Field(min_length=1)
-    currency: str = "USD"
+    currency: Annotated[str, Field(pattern=r"^[^\W\d_]{1,12}$|^[$€£¥]$")] = "USD"
 
     @model_validator(mode="after")
     def _family(self) -> Roster:

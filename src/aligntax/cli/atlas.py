@@ -57,6 +57,18 @@ def analyse(
         list[str] | None,
         typer.Option(metavar="CATEGORY", help="Category with known ratings, for calibration alone (repeat); default: anchor*."),
     ] = None,
+    contradiction: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CATEGORY", help="Category of opposite claims about everyday things (repeat); default: *contradiction*."),
+    ] = None,
+    foil: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CATEGORY", help="Category of foils, told apart from the contested (repeat); default: *foil*."),
+    ] = None,
+    middle: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CATEGORY", help="Controls that are rated in the middle of the scale (repeat); default: *mid*, *matched*."),
+    ] = None,
     order: Annotated[
         str | None,
         typer.Option(metavar="A,B,C", help="Categories from the least to the most divergent, as expected before looking: the staircase."),
@@ -70,7 +82,10 @@ def analyse(
     model: Annotated[str, typer.Option(metavar="COL", help="Column that names the model.")] = "model",
     rating: Annotated[str, typer.Option(metavar="COL", help="Column with the rating.")] = "rating",
     scale: Annotated[str, typer.Option(metavar="LOW:HIGH", help="Scale of the ratings.")] = "0:1",
-    step: Annotated[float, typer.Option(metavar="S", help="Smallest step of the scale, in its own unit.")] = 0.01,
+    step: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Smallest step of the scale, in its own unit; default a hundredth of it.", show_default=False),
+    ] = None,
     tau: Annotated[
         float, typer.Option(metavar="T", help="Largest range that passes for agreement in a council, on a scale from 0 to 1.")
     ] = 0.20,
@@ -105,8 +120,9 @@ def analyse(
     low, high = _scale(scale)
     columns = Columns(pair, category, model, rating, _words(group), (low, high))
     settings = Settings(
-        controls=_words(control), anchors=_words(anchor), order=_words([order] if order else None), tau=tau, rarefied=rarefy, draws=permutations,
-        level=level, step=step / (high - low) if high > low else step, seed=seed,
+        controls=_words(control), anchors=_words(anchor), contradictions=_words(contradiction), foils=_words(foil), middle=_words(middle),
+        order=_words([order] if order else None), tau=tau, rarefied=rarefy, draws=permutations,
+        level=level, step=0.01 if step is None else step / (high - low) if high > low else step, seed=seed,
     )  # fmt: skip
     read = read_ratings(ratings, columns, models)
     found = work(read, settings, _tell)
@@ -151,8 +167,13 @@ def _write(out: Path, found: Analysis, text: str) -> None:
     note(f"report: {write_text(out / 'atlas.html', render(found))}")
 
 
+_OF_ISOLATED = ("orders", "variants", "repeats", "scale", "logprobs", "reprompt", "max_tokens")
+"""Options that the published procedure settles."""
+
+
 @app.command("run")
 def run_(
+    ctx: typer.Context,
     roster: Annotated[
         Path, typer.Argument(metavar="ROSTER.yaml", help="Which models rate, and what is known of them.", show_default=False)
     ],
@@ -212,39 +233,27 @@ def run_(
 
       aligntax atlas run roster.yaml --pairs pairs.csv --expect expectations.md --scale d9
     """
-    from pydantic import ValidationError
-
-    from aligntax.atlas.asking import Source, probed
     from aligntax.atlas.pairs import read_pairs, standard_pairs
-    from aligntax.atlas.protocol import ATLAS_V1, Plan, Protocol
+    from aligntax.atlas.protocol import ATLAS_V1, Plan, protocol_of
     from aligntax.atlas.roster import read_roster
-    from aligntax.atlas.run import collect, estimates, finish, notes, outcomes, planned, shown_protocol
+    from aligntax.atlas.run import collect, estimates, finish, notes, outcomes, planned, probes, shown_protocol
     from aligntax.core.words import printable
 
     if protocol not in ("isolated", "atlas-v1"):
-        raise InputError(f"--protocol is isolated or atlas-v1; got {protocol!r}")
-    try:
-        how = (
-            ATLAS_V1.model_copy(update={"seed": seed, "temperature": temperature})
-            if protocol == "atlas-v1"
-            else Protocol.model_validate(
-                {
-                    "orders": _words([orders]),
-                    "variants": _words([variants]),
-                    "repeats": repeats,
-                    "temperature": temperature,
-                    "scale": scale,
-                    "logprobs": logprobs,
-                    "reprompt": reprompt,
-                    "max_tokens": max_tokens,
-                    "seed": seed,
-                }
-            )
-        )
-    except ValidationError as error:
-        one = error.errors()[0]
-        where = ".".join(map(str, one["loc"]))
-        raise InputError(f"{where}{': ' if where else ''}{printable(one['msg'].removeprefix('Value error, '))}") from None
+        raise InputError(f"--protocol is isolated or atlas-v1; got {printable(repr(protocol))}")
+    if protocol == "atlas-v1":
+        for name in _OF_ISOLATED:
+            if (source := ctx.get_parameter_source(name)) is not None and source.name == "COMMANDLINE":
+                raise InputError(
+                    f"--{name.replace('_', '-')} does not go with --protocol atlas-v1, which settles it; leave one of the two out"
+                )
+    given: dict[str, object] = {"temperature": temperature, "seed": seed}
+    if protocol == "isolated":
+        given |= {
+            "orders": _words([orders]), "variants": _words([variants]), "repeats": repeats, "scale": scale, "logprobs": logprobs, "reprompt": reprompt,
+            "max_tokens": max_tokens,
+        }  # fmt: skip
+    how = protocol_of(given, ATLAS_V1 if protocol == "atlas-v1" else None)
     found = standard_pairs() if pairs is None else read_pairs(pairs)
     plan = Plan(how, found if limit is None else _first(found, limit))
     ensemble = read_roster(roster)
@@ -255,14 +264,17 @@ def run_(
         return
     note(f"{len(plan.pairs.pairs)} pairs, {len(ensemble.models)} models: {shown_protocol(how)}")
     left = sum(map(len, run.left.values()))
-    remote = [Source(name, rater, []) for name, rater in ensemble.models.items() if rater.reference.where == "api" and run.left[name]]
-    for name, facts in probed(remote):
+    for name, facts in probes(run):
         if facts["answers"]:
             note(f"{printable(name)}: served as {printable(str(facts['served']))}, log-probabilities: {facts['logprobs']}")
         else:
             note(f"{printable(name)} does not answer: {facts['why']}")
-    with _bar(left) as tell:
-        collect(run, tell, device)
+    try:
+        with _bar(left) as tell:
+            collect(run, tell, device)
+    except KeyboardInterrupt:
+        note(f"stopped; what was answered is in {target / 'calls.jsonl'}, and the same command goes on from there")
+        raise
     ratings, models = finish(run)
     for name, counts in outcomes(run).items():
         told = ", ".join(f"{status} {n:,}" for status, n in sorted(counts.items(), key=lambda kv: -kv[1]))

@@ -5,23 +5,25 @@ Names of models and pairs are never values of a scale (the engine cannot draw so
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from aligntax.atlas.analysis import Analysis
-from aligntax.core.words import cut, printable
+from aligntax.report.atlas_text import role_mean, role_text, short
 from aligntax.report.charts import drawn, styled
 
 if TYPE_CHECKING:
     import altair
 
 _INK, _SOFT, _LINE = "var(--ink)", "var(--soft)", "var(--line)"
-_ROLES = {"control": "var(--no-tax)", "contested": "var(--tax)", "anchor": _SOFT}
+_ROLES = {"control": "var(--no-tax)", "contested": "var(--tax)", "contradiction": "var(--gain)", "foil": "var(--ink)", "anchor": _SOFT}
 _STEP, _CELL, _NARROW_CELL = 26, 15, 12
 MAX_ROWS, MAX_MODELS = 60, 60
 _NAME = 26
+_SMALLEST = 7
+"""Letters that are smaller are left out."""
 
 
 def _data(rows: Sequence[dict[str, Any]]) -> Any:
@@ -34,9 +36,16 @@ def _named_rows(names: Sequence[str], room: int, size: int = 12) -> Any:
     """Names as text left of a drawing whose rows are numbers from the top."""
     import altair as alt
 
-    rows = [{"row": i, "text": cut(printable(name), room)} for i, name in enumerate(names)]
+    rows = [{"row": i, "text": short(name, room)} for i, name in enumerate(names)]
     base = alt.Chart(_data(rows)).mark_text(align="right", dx=-8, color=_INK, fontSize=size, limit=170)
     return base.encode(x=alt.value(0), y=alt.Y("row:Q", axis=None, scale=_rows_scale(len(names))), text="text:N")
+
+
+def model_names(found: Analysis) -> list[str]:
+    """Names of models without what stands before the last slash or hash, where they are then still all different."""
+    whole = [row.name for row in found.models]
+    tails = [re.sub(r"^[\w.:@/#~-]*[/#](?=.)", "", name) for name in whole]
+    return tails if len(set(tails)) == len(tails) and all(tails) else whole
 
 
 def _rows_scale(count: int) -> Any:
@@ -45,8 +54,8 @@ def _rows_scale(count: int) -> Any:
     return alt.Scale(domain=[-0.5, count - 0.5], reverse=True, nice=False, zero=False)
 
 
-def _wide(chart: Any, *, narrow: bool, height: int, left: int) -> altair.LayerChart:
-    return styled(chart.properties(padding={"left": left, "top": 5, "right": 12, "bottom": 5}), narrow=narrow, height=height)
+def _wide(chart: Any, *, narrow: bool, height: int) -> altair.LayerChart:
+    return styled(chart.properties(padding={"left": 12, "top": 5, "right": 12, "bottom": 5}), narrow=narrow, height=height)
 
 
 def staircase(found: Analysis, *, narrow: bool) -> str:
@@ -58,37 +67,37 @@ def staircase(found: Analysis, *, narrow: bool) -> str:
     rows = [
         {
             "row": i, "mean": found.spreads[c][0], "low": found.spreads[c][1], "high": found.spreads[c][2],
-            "role": "control" if c in found.controls else "anchor" if c in found.anchors else "contested",
+            "role": role_text(found, c),
         }
         for i, c in enumerate(order)
     ]  # fmt: skip
     y = alt.Y("row:Q", axis=None, scale=_rows_scale(len(order)))
     title = "mean difference of two models, on a scale from 0 to 1"
-    x = alt.X("mean:Q", title=title, scale=alt.Scale(zero=True))
+    x = alt.X("mean:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=4 if narrow else 6))
     roles = [r for r in _ROLES if any(row["role"] == r for row in rows)]
     colour = alt.Color("role:N", title=None, scale=alt.Scale(domain=roles, range=[_ROLES[r] for r in roles]))
     with_limits = alt.Chart(_data([row for row in rows if row["low"] is not None]))
-    calm = [found.spreads[c][0] for c in order if c in found.controls]
+    calm = role_mean(found, found.controls)
     layers: list[Any] = []
-    if calm:
-        at = alt.Chart(_data([{"mean": sum(calm) / len(calm)}]))
+    if calm is not None:
+        at = alt.Chart(_data([{"mean": calm}]))
         layers.append(at.mark_rule(color=_ROLES["control"], strokeDash=[5, 4]).encode(x=x))
     layers += [
         with_limits.mark_rule(strokeWidth=3, opacity=0.6).encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=colour),
         alt.Chart(_data(rows)).mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=colour),
         _named_rows(order, 20 if narrow else _NAME),
     ]
-    return drawn(_wide(alt.layer(*layers), narrow=narrow, height=max(90, _STEP * len(order)), left=110 if narrow else 180))
+    return drawn(_wide(alt.layer(*layers), narrow=narrow, height=max(90, _STEP * len(order))))
 
 
 def pair_map(found: Analysis, *, narrow: bool) -> str:
-    """Ratings of the pairs that divide models most, models in the order of their tree; the darker the more alike."""
+    """Ratings of the pairs that divide models most, models in the order of their tree; the stronger the more alike."""
     import altair as alt
 
     chosen = shown_pairs(found)
-    models = _model_order(found)
+    models = shown_models(found)
     rows: list[dict[str, Any]] = [
-        {"row": i, "column": j, "rating": None if np.isnan(found.ratings[p, m]) else float(found.ratings[p, m])}
+        {"row": i, "column": j, "rating": None if isnan(found.ratings[p, m]) else float(found.ratings[p, m])}
         for i, p in enumerate(chosen)
         for j, m in enumerate(models)
     ]
@@ -102,20 +111,28 @@ def pair_map(found: Analysis, *, narrow: bool) -> str:
         "rating:Q",
         title="rating",
         scale=alt.Scale(domain=[0, 1], range=[0.04, 1]),
-        legend=alt.Legend(values=[0, 0.25, 0.5, 0.75, 1], orient="bottom"),
+        legend=alt.Legend(values=[0, 0.25, 0.5, 0.75, 1], format=".2f", orient="bottom"),
     )
-    heads = [{"column": j, "text": cut(printable(found.models[m].name), 18)} for j, m in enumerate(models)]
-    head = alt.Chart(_data(heads)).mark_text(align="left", angle=300, dx=4, dy=0, color=_INK, fontSize=11)
+    names = model_names(found)
+    heads = [{"column": j, "text": short(names[m], 18 if narrow else 22)} for j, m in enumerate(models)]
+    width = 300 if narrow else max(480, 11 * len(models))
+    size = min(11, int(0.85 * width / max(1, len(models))))  # names lean at 60 degrees: so far are two of them apart
+    head = alt.Chart(_data(heads if size >= _SMALLEST else [])).mark_text(align="left", angle=300, dx=4, dy=0, color=_INK, fontSize=size)
     layers = [
         known.mark_rect(color="var(--link)").encode(x=x, x2="right:Q", y=y, y2="bottom:Q", opacity=shade),
         lost.mark_text(text="×", color=_SOFT, fontSize=10).encode(
             x=alt.X("column:Q", axis=None, scale=across), y=alt.Y("row:Q", axis=None, scale=_rows_scale(len(chosen)))
         ),
         head.encode(x=alt.X("column:Q", axis=None, scale=across), y=alt.value(-4), text="text:N"),
-        _named_rows([f"{found.pairs[p].name} ({found.pairs[p].category})" for p in chosen], 20 if narrow else 28, 11),
+        _named_rows([found.pairs[p].name for p in chosen], 20 if narrow else 28, 11),
     ]
-    made = alt.layer(*layers).properties(padding={"left": 110 if narrow else 190, "top": 100, "right": 60, "bottom": 5})
-    return drawn(styled(made, narrow=narrow, height=max(60, cell * len(chosen))))
+    if not narrow:
+        starts = [i for i, p in enumerate(chosen) if i == 0 or found.pairs[p].category != found.pairs[chosen[i - 1]].category]
+        kinds = alt.Chart(_data([{"row": i, "text": short(found.pairs[chosen[i]].category, 20)} for i in starts]))
+        beside = kinds.mark_text(align="left", dx=8, color=_SOFT, fontSize=11)
+        layers.append(beside.encode(x=alt.value("width"), y=alt.Y("row:Q", axis=None, scale=_rows_scale(len(chosen))), text="text:N"))
+    made = alt.layer(*layers).properties(padding={"left": 12, "top": 8, "right": 12, "bottom": 5})
+    return drawn(styled(made, narrow=narrow, height=max(60, cell * len(chosen))).properties(width=width))
 
 
 def shown_pairs(found: Analysis) -> list[int]:
@@ -125,10 +142,11 @@ def shown_pairs(found: Analysis) -> list[int]:
     return sorted(chosen, key=lambda i: (found.categories.index(found.pairs[i].category), -(found.pairs[i].gmd or 0.0)))
 
 
-def _model_order(found: Analysis) -> list[int]:
-    rated = np.flatnonzero(np.isfinite(found.ratings).any(axis=0)).tolist()
-    order = rated if found.clusters is None else [rated[i] for i in found.clusters.order.tolist()]
-    return [int(m) for m in order[:MAX_MODELS]]
+def shown_models(found: Analysis) -> list[int]:
+    """Models of the map, in the order of their tree."""
+    rated = [m for m, row in enumerate(found.models) if row.ratings]
+    order = [] if found.clusters is None else [found.clustered[i] for i in found.clusters.order.tolist()]
+    return [int(m) for m in [*order, *(m for m in rated if m not in order)][:MAX_MODELS]]
 
 
 def tree(found: Analysis, *, narrow: bool) -> str | None:
@@ -137,8 +155,7 @@ def tree(found: Analysis, *, narrow: bool) -> str | None:
 
     if found.clusters is None:
         return None
-    rated = np.flatnonzero(np.isfinite(found.ratings).any(axis=0)).tolist()
-    models, link = len(rated), found.clusters.linkage
+    models, link, names = len(found.clustered), found.clusters.linkage, model_names(found)
     if models > MAX_MODELS:
         return None
     order = found.clusters.order.tolist()
@@ -166,10 +183,13 @@ def tree(found: Analysis, *, narrow: bool) -> str | None:
     layers = [
         alt.Chart(_data(lines)).mark_rule(color=_INK, strokeWidth=1.4).encode(x=x, y=y, x2="x2:Q", y2="y2:Q"),
         alt.Chart(_data(dots)).mark_point(filled=True, size=55, opacity=1).encode(x=x, y=y, color=colour),
-        alt.Chart(_data(notes)).mark_text(align="left", dx=4, dy=-1, color=_SOFT, fontSize=10).encode(x=x, y=y, text="text:N"),
-        _named_rows([found.models[rated[leaf]].name for leaf in order], 20 if narrow else _NAME),
+        alt.Chart(_data(notes)).mark_text(align="left", dx=3, dy=-6, color=_SOFT, fontSize=10).encode(x=x, y=y, text="text:N"),
+        _named_rows(
+            [f"{short(names[found.clustered[leaf]], 16 if narrow else 22)} · {found.clusters.labels[leaf] + 1}" for leaf in order],
+            22 if narrow else 28,
+        ),
     ]
-    return drawn(_wide(alt.layer(*layers), narrow=narrow, height=max(90, 18 * models), left=110 if narrow else 180))
+    return drawn(_wide(alt.layer(*layers), narrow=narrow, height=max(90, 18 * models)))
 
 
 def shares(found: Analysis, *, narrow: bool) -> str | None:
@@ -196,7 +216,7 @@ def shares(found: Analysis, *, narrow: bool) -> str | None:
         marks.mark_point(filled=True, size=90, opacity=1, color="var(--link)").encode(x=x, y=y),
         _named_rows([str(row["name"]) for row in rows], 20 if narrow else 28),
     ]
-    return drawn(_wide(alt.layer(*layers), narrow=narrow, height=max(70, _STEP * len(rows)), left=110 if narrow else 190))
+    return drawn(_wide(alt.layer(*layers), narrow=narrow, height=max(70, _STEP * len(rows))))
 
 
 def blind_spots(found: Analysis, *, narrow: bool) -> str | None:

@@ -13,7 +13,7 @@ from aligntax.atlas.analysis import Analysis
 from aligntax.atlas.claims import claims
 from aligntax.core.words import cut, printable
 from aligntax.report import atlas_charts as charts
-from aligntax.report.atlas_text import decimals, doubts, grids, lead, sentences
+from aligntax.report.atlas_text import BEYOND, COLLAPSE, MATCHED_TITLE, decimals, doubts, ends_text, grids, lead, sentences
 
 
 def render(found: Analysis) -> str:
@@ -36,13 +36,15 @@ def render(found: Analysis) -> str:
         found=found,
         figures=figures,
         tables=tables,
+        collapse=COLLAPSE,
+        comparisons=("Against the controls", MATCHED_TITLE, BEYOND, "Step by step"),
         claims=claims(found),
         sentences=sentences(found),
         doubts=doubts(found),
         pairs=[
             {
                 "name": printable(row.name), "category": printable(row.category), "mean": decimals(row.mean, 2), "gmd": decimals(row.gmd), "range": decimals(row.range, 2),
-                "flagged": "" if row.flagged is None else "flagged" if row.flagged else "", "lowest": printable(row.lowest or "-"), "highest": printable(row.highest or "-"),
+                "flagged": "flagged" if row.flagged else "", "lowest": ends_text(row.lowest), "highest": ends_text(row.highest),
                 "texts": None if row.texts is None else tuple(printable(t) for t in row.texts),
             }
             for row in sorted(found.pairs, key=lambda r: -(r.gmd or 0.0))
@@ -56,6 +58,7 @@ def render(found: Analysis) -> str:
             for row in found.models
         ],
         shown=len(charts.shown_pairs(found)),
+        shown_models=len(charts.shown_models(found)),
     )  # fmt: skip
     return made
 
