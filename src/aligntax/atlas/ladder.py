@@ -2,8 +2,8 @@
 
 A family is every model that descends from one root (the column ``parent``). Its stages are arms, the pairs are items, topics are their clusters. Two metrics:
 
-- ``rating``: of contested pairs. A stage that rates them more alike than its parent did has flattened them: less is better, and a rise is a tax. Of
-  controls and anchors the change is told without a side: there a low rating is the error.
+- ``rating``: of contested pairs, where a stage that rates them more alike than its parent did has flattened them: less is better, and a rise is a tax. Of
+  controls, which say the same, a fall is the loss. Anchors, contradictions and foils have no better side and are left out.
 - ``collapse``: a contested pair's rating less the mean of its topic's paraphrases (controls that say the same). What a stage does to the whole scale cancels; what is left is what it does to
   contested pairs.
 
@@ -139,6 +139,8 @@ def _rows(ratings: Ratings, model: str, tasks: dict[str, str], roles: Roles) -> 
     mean, asked = ratings.means()[:, number], ratings.asked[:, number].any(axis=(1, 2, 3))
     base = _control_means(ratings, mean, roles.paraphrases)
     for i in np.flatnonzero(asked).tolist():
+        if ratings.category[i] not in (*roles.contested, *roles.controls):
+            continue
         texts, topic, value = ratings.texts[i], None if ratings.topic is None else ratings.topic[i], float(mean[i])
         rated = isfinite(value)
         scores = {RATING: Value(value) if rated else Value(None, Outcome.FAILED)}
