@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -167,7 +167,7 @@ def _write(out: Path, found: Analysis, text: str) -> None:
     note(f"report: {write_text(out / 'atlas.html', render(found))}")
 
 
-_OF_ISOLATED = ("orders", "variants", "repeats", "scale", "logprobs", "reprompt", "max_tokens")
+_OF_ISOLATED = ("orders", "variants", "repeats", "scale", "logprobs", "reprompt")
 """Options that the published procedure settles."""
 
 
@@ -247,11 +247,10 @@ def run_(
                 raise InputError(
                     f"--{name.replace('_', '-')} does not go with --protocol atlas-v1, which settles it; leave one of the two out"
                 )
-    given: dict[str, object] = {"temperature": temperature, "seed": seed}
+    given: dict[str, object] = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens}
     if protocol == "isolated":
         given |= {
             "orders": _words([orders]), "variants": _words([variants]), "repeats": repeats, "scale": scale, "logprobs": logprobs, "reprompt": reprompt,
-            "max_tokens": max_tokens,
         }  # fmt: skip
     how = protocol_of(given, ATLAS_V1 if protocol == "atlas-v1" else None)
     found = standard_pairs() if pairs is None else read_pairs(pairs)
@@ -264,12 +263,9 @@ def run_(
         return
     note(f"{len(plan.pairs.pairs)} pairs, {len(ensemble.models)} models: {shown_protocol(how)}")
     left = sum(map(len, run.left.values()))
-    for name, facts in probes(run):
-        if facts["answers"]:
-            note(f"{printable(name)}: served as {printable(str(facts['served']))}, log-probabilities: {facts['logprobs']}")
-        else:
-            note(f"{printable(name)} does not answer: {facts['why']}")
     try:
+        for name, facts in probes(run):
+            _say_probe(printable(name), facts)
         with _bar(left) as tell:
             collect(run, tell, device)
     except KeyboardInterrupt:
@@ -285,9 +281,25 @@ def run_(
         raise AligntaxError(f"no model gave a rating; every attempt is in {target / 'calls.jsonl'}, and the same command asks again")
     missing = sum(map(len, run.left.values()))
     if missing:
-        note(f"{missing:,} calls were not asked; the same command asks them")
+        note(f"{missing:,} calls have no answer yet; the same command makes them")
     note(f"ratings: {ratings}")
     note(f"analyse: aligntax atlas analyse {ratings} --models {models} --out {target}")
+
+
+def _say_probe(name: str, facts: dict[str, Any]) -> None:
+    """What an endpoint can do, before it is asked all that it will be paid for."""
+    from aligntax.core.words import printable
+
+    if not facts["answers"]:
+        note(f"{name} does not answer: {facts['why']}")
+        return
+    note(f"{name}: served as {printable(str(facts['served']))}, log-probabilities: {facts['logprobs']}")
+    if facts.get("left_out"):
+        note(f"{name}: takes no {', '.join(facts['left_out'])}")
+    if facts.get("thinks"):
+        note(f"{name}: thinks before it answers")
+    if facts.get("advice"):
+        note(f"{name}: its reply was cut short: {facts['advice']}")
 
 
 def _first(pairs: PairSet, limit: int) -> PairSet:
@@ -339,18 +351,18 @@ def _say_plan(run: Run, estimates: list[Estimate], how: str) -> None:
         rater = run.roster.models[one.model]
         table.add_row(
             Text(printable(one.model)), Text(printable(rater.reference.label)), f"{one.calls:,}", f"{one.left:,}", f"~ {one.tokens_in:,}", f"<= {one.tokens_out:,}",
-            "-" if one.seconds is None else f"~ {one.seconds / 60:.1f} min", "-" if one.price is None else f"<= {one.price:,.2f} {printable(run.roster.currency)}",
+            "-" if one.seconds is None else f"~ {one.seconds / 60:.1f} min", "-" if one.price is None else f"~ {one.price:,.2f} {printable(run.roster.currency)}",
         )  # fmt: skip
     screen.print(table)
     prices = [one.price for one in estimates if one.price is not None]
     told = (
-        f", at most {sum(prices):,.2f} {printable(run.roster.currency)}{'' if len(prices) == len(estimates) else ' where a price is known'}"
+        f", about {sum(prices):,.2f} {printable(run.roster.currency)}{'' if len(prices) == len(estimates) else ' where a price is known'}"
         if prices
         else ""
     )
     screen.print(f"{len(run.plan.pairs.pairs)} pairs; {how}.")
     screen.print(
-        f"{sum(one.left for one in estimates):,} calls{told}; nothing was asked. Tokens are guessed from letters. The run would be {printable(str(run.out))}"
+        f"{sum(one.left for one in estimates):,} calls{told}; nothing was asked. Tokens are guessed from letters, and retries come on top. The run would be {printable(str(run.out))}"
     )
 
 
