@@ -53,7 +53,15 @@ def write(path: Path, server: Faulty, *models: str) -> Path:
 def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "aligntax", "atlas", "run", *map(str, arguments)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    # Whoever runs the tests in the background ignores SIGINT, and so would what it starts.
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def run(*arguments: object, **environment: str) -> tuple[int, str, str]:

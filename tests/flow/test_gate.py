@@ -471,7 +471,7 @@ def test_the_commands(tmp_path: Path, aligntax: Run, monkeypatch: pytest.MonkeyP
         assert (wrong.returncode, wrong.stdout) == (2, "")
         assert said in wrong.stderr
     planned = aligntax("plan-size", "--lose-at-most", "0.01", "--lose-at-most", "0.02", "--changed", "0.15")
-    assert planned.stdout == "1 points: 11,799 items\n2 points: 2,969 items\n"
+    assert planned.stdout == "1 point: 11,799 items\n2 points: 2,969 items\n"
     assert "sums  score" in aligntax("plan-size", "--lose-at-most", "0.01", "--run", "run").stdout
     for arguments in (
         ("0.01", "--true-change", "-0.01"),

@@ -163,6 +163,7 @@ def outcome(models: dict, tail: str) -> tuple[set[str], set[str]]:
     return {n for n, d in fallen.items() if d > 0.5}, {n for n, d in fallen.items() if d < 0.1 and base[n] > 0.7}
 
 
+@pytest.mark.slow
 def test_the_smallest_width_made_again_reaches_the_same_conclusions(tmp_path: Path) -> None:
     for module, extra in (("torch", "cpu"), ("trl", "train")):
         need(module, extra)
