@@ -378,9 +378,13 @@ def test_roles_come_from_names_and_from_settings() -> None:
     kinds = ["control_high", "control_mid", "foil_control", "Neutral_Contradiction", "anchor-low", "clash", "reverse_foil", "clash"] * 3
     x = example(3, 24)
     found = analyse(ratings_of(x, kinds), QUICK)
-    assert (found.controls, found.middle) == (("control_high", "control_mid", "foil_control"), ("control_mid",))
-    assert (found.contradictions, found.anchors, found.contested) == (("Neutral_Contradiction",), ("anchor-low",), ("clash",))
-    assert found.foils == ("reverse_foil",)
+    assert (found.roles.controls, found.roles.middle) == (("control_high", "control_mid", "foil_control"), ("control_mid",))
+    assert (found.roles.contradictions, found.roles.anchors, found.roles.contested) == (
+        ("Neutral_Contradiction",),
+        ("anchor-low",),
+        ("clash",),
+    )
+    assert found.roles.foils == ("reverse_foil",)
     assert [(one.first, one.second) for one in found.comparisons] == [("clash", "all controls")]
     assert [(one.first, one.second) for one in found.matched] == [("clash", "control_mid")]
     assert [(one.first, one.second) for one in found.beyond] == [
@@ -389,8 +393,8 @@ def test_roles_come_from_names_and_from_settings() -> None:
         ("clash", "Neutral_Contradiction"),
     ]
     named = analyse(ratings_of(x, kinds), replace(QUICK, controls=("Neutral*",), contradictions=("clash",), anchors=("anchor-low",)))
-    assert (named.controls, named.contradictions) == (("Neutral_Contradiction",), ("clash",))
-    assert named.contested == ("control_high", "control_mid", "foil_control")
+    assert (named.roles.controls, named.roles.contradictions) == (("Neutral_Contradiction",), ("clash",))
+    assert named.roles.contested == ("control_high", "control_mid", "foil_control")
 
 
 @pytest.mark.usefixtures("quick_clusters")

@@ -102,14 +102,14 @@ def test_two_or_three_models_support_no_claim_however_sure_they_are(models: int)
 
 
 def test_what_is_lacking_is_said(base: Analysis) -> None:
-    assert judged(base, GROWS, comparisons=[], controls=()).why == "no category is control"
-    assert judged(base, GROWS, comparisons=[], contested=()).why == "no category is contested"
+    assert judged(base, GROWS, comparisons=[], roles=replace(base.roles, controls=())).why == "no category is control"
+    assert judged(base, GROWS, comparisons=[], roles=replace(base.roles, contested=())).why == "no category is contested"
     assert judged(base, GROWS, comparisons=[]).why == "no category could be compared with the controls"
     assert judged(base, STAIRS, settings=replace(base.settings, order=())).why.startswith("the expected order was not named; --order")
     assert judged(base, STAIRS, trend=None).why == "the categories control, a, b have too few rated pairs to compare"
     assert judged(base, GEOGRAPHY, groups=[]).why.startswith("no column says where models come from")
     assert judged(base, CAMPS, groups=[]).why.startswith("no column says how models were aligned")
-    assert judged(base, ILLUSION, contested=()).why == "no category is contested"
+    assert judged(base, ILLUSION, roles=replace(base.roles, contested=())).why == "no category is contested"
     assert judged(base, ILLUSION, councils=[]).why.startswith("no contested pair is flagged as divergent with a range above 0.2")
     two = judged(base, ILLUSION, councils=[], counts={**base.counts, "models": 2})
     assert two.why == "with two models no council is smaller than the ensemble"

@@ -36,9 +36,7 @@ def ratings(folder: Path, shift: float, *, whole: float = 0.0, parents: str = "b
 
 
 def ledger(path: Path) -> Ledger:
-    from aligntax.atlas.ratings import Columns
-
-    read = read_ratings(path, Columns(groups=("parent",)))
+    read = read_ratings(path)
     (family,) = families(read)
     with compared(read, family) as found:
         return found.ledger
@@ -73,11 +71,12 @@ def test_what_was_refused_is_missing(tmp_path: Path) -> None:
 
 
 def test_families_and_what_is_none(tmp_path: Path) -> None:
-    read = read_ratings(ratings(tmp_path, 0.0))
-    assert families(read) == []  # no column parent among the groups
-    from aligntax.atlas.ratings import Columns
-
+    path = ratings(tmp_path, 0.0)
+    (family,) = families(read_ratings(path))
+    assert (family.root, family.parents) == ("base", {"base": None, "dpo": "base"})
+    path.write_text("\n".join(line.rpartition(",")[0] for line in path.read_text().splitlines()) + "\n")
+    assert families(read_ratings(path)) == []  # no column parent
     with pytest.raises(InputError, match="dpo names the parent gone, which rated nothing"):
-        families(read_ratings(ratings(tmp_path, 0.0, parents="gone"), Columns(groups=("parent",))))
+        families(read_ratings(ratings(tmp_path, 0.0, parents="gone")))
     with pytest.raises(InputError, match="dpo is its own ancestor"):
-        families(read_ratings(ratings(tmp_path, 0.0, parents="dpo"), Columns(groups=("parent",))))
+        families(read_ratings(ratings(tmp_path, 0.0, parents="dpo")))

@@ -106,7 +106,7 @@ def test_the_digits_are_the_models_own(base: LocalModel, pairs: PairSet, tmp_pat
         for digit in "0123456789":
             whole = base.encode(plan.raw(made.known[line["call"]]) + f" {digit}")
             (scored,) = base.score([whole])
-            assert told[digit] == pytest.approx(sum(t.logprob for t in scored[len(prompt) - 1 :]), abs=1e-5)
+            assert told[digit] == pytest.approx(sum(t.logprob for t in scored[len(prompt) - 1 :]), abs=1e-4)
 
 
 def test_repeats_are_scored_once(pairs: PairSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,9 @@ def test_the_lead_is_no_stronger_than_the_findings() -> None:
     assert told.endswith("That category divides these models more than the controls, also after allowing for where on the scale it lies.")
     one = found.comparisons[0]
     assert lead(replace(found, comparisons=[replace(one, finding="only before adjustment")])).endswith("than controls do is not shown.")
-    assert lead(replace(found, contested=("clash", "other"))).endswith("Of the other contested categories that is not shown.")
+    assert lead(replace(found, roles=replace(found.roles, contested=("clash", "other")))).endswith(
+        "Of the other contested categories that is not shown."
+    )
     assert lead(analyse(ratings_of(example(), ["x"] * 24), QUICK)).endswith(
         "There is nothing to compare that with: no category is a control."
     )

@@ -9,14 +9,14 @@ from math import exp, isnan
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from aligntax.atlas.ratings import FloatArray, IntArray, Ratings
+from aligntax.atlas.ratings import PARENT, FloatArray, IntArray, Ratings, known_mean, numbered
 from aligntax.atlas.roles import Roles, roles_of, unknown
 from aligntax.core.errors import InputError
 from aligntax.core.words import cut, items_text, printable
 from aligntax.stats.components import (
     Components,
+    OrderEffect,
     calibrate,
     d_table,
     krippendorff_alpha,
@@ -29,6 +29,7 @@ from aligntax.stats.components import (
 )
 from aligntax.stats.contrasts import (
     MIN_MODELS,
+    BoolArray,
     CategorySummary,
     Contrast,
     EnsembleBootstrap,
@@ -57,8 +58,6 @@ from aligntax.stats.raters import (
     independent_votes,
     rand_agreement,
 )
-
-"""Categories by their names, where nobody says which are which; those of controls and anchors are in ``roles``."""
 
 MIN_GROUP = 5
 """Fewer models of a group carry no claim about groups."""
@@ -248,13 +247,7 @@ class Analysis:
 
     source: str
     settings: Settings
-    categories: tuple[str, ...]
-    controls: tuple[str, ...]
-    contested: tuple[str, ...]
-    contradictions: tuple[str, ...]
-    foils: tuple[str, ...]
-    anchors: tuple[str, ...]
-    middle: tuple[str, ...]
+    roles: Roles
     counts: dict[str, int]
     missing: list[tuple[str, str, str, int]]
     k: int
@@ -308,7 +301,7 @@ def analyse(ratings: Ratings, settings: Settings | None = None, tell: Callable[[
     roles = roles_of(ratings.categories, want.controls, want.anchors, want.contradictions, want.foils, want.middle)
     notes = list(ratings.notes)
     labels = np.array([ratings.categories.index(c) for c in ratings.category])
-    is_contested = np.isin(labels, roles.codes(roles.contested))
+    is_contested, is_control, is_anchor = (np.isin(labels, roles.codes(of)) for of in (roles.contested, roles.controls, roles.anchors))
     tell("clusters of models")
     tree, clustered = _clusters(x[is_contested] if is_contested.any() else x, ratings, rng, notes)
     tell("categories")
@@ -319,24 +312,22 @@ def analyse(ratings: Ratings, settings: Settings | None = None, tell: Callable[[
     groups = _grouped(x, ratings, is_contested, tree, clustered, want, rng)
     tell("councils")
     flagged = flags(x)
+    components, why = _possible(lambda: variance_components(ratings.x, ("pair", "model", "order", "variant")))
+    notes += [f"no variance components: {why}"] if components is None else []
+    orders = _orders(ratings)
+    effect = None if orders is None else order_effect(*orders)
     rated = int(np.isfinite(x).any(axis=0).sum())
     k = want.rarefied or (10 if rated >= 20 else max(2, rated // 2))
-    found = Analysis(
+    return Analysis(
         source=ratings.source,
         settings=want,
-        categories=ratings.categories,
-        controls=roles.controls,
-        contested=roles.contested,
-        contradictions=roles.contradictions,
-        foils=roles.foils,
-        anchors=roles.anchors,
-        middle=roles.middle,
+        roles=roles,
         counts=_counts(ratings),
         missing=[(*key, n) for key, n in sorted(ratings.missing.items())],
         k=k,
         flag=flag_threshold(rated),
         pairs=_pair_rows(x, ratings, k, flagged),
-        models=_model_rows(x, ratings, {} if tree is None else dict(zip(clustered, tree.labels.tolist(), strict=True)), roles.anchors),
+        models=_model_rows(x, ratings, {} if tree is None else dict(zip(clustered, tree.labels.tolist(), strict=True)), is_anchor, effect),
         summaries={c: category_summary(x[labels == i], step=want.step) for i, c in enumerate(ratings.categories)},
         spreads=_spreads(x, judge, rng),
         comparisons=comparisons,
@@ -346,29 +337,25 @@ def analyse(ratings: Ratings, settings: Settings | None = None, tell: Callable[[
         trend=trend,
         adjusted_trend=adjusted,
         collapse=_collapse(x, ratings, labels, roles, want.level, notes),
-        components=None,
-        designs=[],
+        components=components,
+        designs=[] if components is None else _designs(components, ratings),
         reliability=_reliability(x, labels, ratings.categories),
-        order_noise=None,
-        order_shift=None,
-        variants=None,
+        order_noise=None if effect is None else effect.noise_sd,
+        order_shift=None if effect is None else effect.mean_absolute,
+        variants=_variants(ratings),
         groups=groups,
         clusters=tree,
         clustered=clustered,
-        dimensions=None,
-        distinct={},
-        votes=None,
-        councils=_councils(x, flagged, is_contested, tree, clustered, np.isin(labels, roles.codes(roles.controls)), want),
+        dimensions=_dimensions(x[is_contested] if is_contested.any() else x, notes),
+        distinct=_distinct(x, is_contested, is_control),
+        votes=_votes(x, np.where(is_anchor, np.nan, ratings.reference), notes),
+        councils=_councils(x, flagged, is_contested, tree, clustered, is_control, want),
         sensitivity=_sensitivity(x, labels, roles, want),
-        calibrated={},
-        illusion={},
+        calibrated=_by_category(_calibrated(x, np.where(is_anchor, ratings.reference, np.nan), ratings.models, notes), labels, roles),
+        illusion=_by_category(consensus_illusion(x, ratings.reference), labels, roles),
         ratings=x,
         notes=notes,
     )
-    _add_components(found, ratings)
-    _add_raters(found, x, ratings, is_contested)
-    _add_anchored(found, x, ratings, labels)
-    return found
 
 
 # -- what goes in --------------------------------------------------------------------------------------------------------------
@@ -453,9 +440,7 @@ def _corrected(x: FloatArray, ratings: Ratings) -> FloatArray:
     pairs, models, *_, repeats = ratings.x.shape
     cells = np.moveaxis(ratings.x.reshape(pairs, models, -1, repeats), 2, 0)
     error = np.stack([(of.raw**2 - of.variance) for of in map(noise_corrected, cells)])
-    known = np.isfinite(error)
-    n = known.sum(axis=0)
-    added = np.where(known, error, 0.0).sum(axis=0) / np.where(n > 0, n, np.nan) ** 2
+    added = known_mean(error, 0) / np.maximum(np.isfinite(error).sum(axis=0), 1)
     return np.asarray(np.sqrt(np.maximum(pair_dispersion(x).sd ** 2 - added, 0.0)))
 
 
@@ -498,11 +483,10 @@ def _pair_rows(x: FloatArray, ratings: Ratings, k: int, flagged: FloatArray) -> 
     return out
 
 
-def _model_rows(x: FloatArray, ratings: Ratings, clusters: Mapping[int, int], anchors: Sequence[str]) -> list[ModelRow]:
-    is_anchor = np.array([c in anchors for c in ratings.category])
+def _model_rows(
+    x: FloatArray, ratings: Ratings, clusters: Mapping[int, int], is_anchor: BoolArray, effect: OrderEffect | None
+) -> list[ModelRow]:
     use = scale_use(x, np.where(is_anchor, ratings.reference, np.nan))
-    orders = _orders(ratings)
-    effect = None if orders is None else order_effect(*orders)
     unfit = [] if effect is None else effect.unfit(flag_threshold(2))
     asked = ratings.asked.sum(axis=(0, 2, 3, 4))
     known = np.isfinite(ratings.x).sum(axis=(0, 2, 3, 4))
@@ -533,10 +517,7 @@ def _orders(ratings: Ratings) -> tuple[FloatArray, FloatArray] | None:
     """(pairs, models) ratings with the sentences in either order; None where there are not two."""
     if len(ratings.orders) != 2:
         return None
-    with np.errstate(invalid="ignore"):
-        by = ratings.x.reshape(len(ratings.pairs), len(ratings.models), 2, -1)
-        known = np.isfinite(by)
-        mean = np.where(known, by, 0.0).sum(axis=3) / np.where(known.any(axis=3), known.sum(axis=3), np.nan)
+    mean = known_mean(ratings.x.reshape(len(ratings.pairs), len(ratings.models), 2, -1), 3)
     return mean[:, :, 0], mean[:, :, 1]
 
 
@@ -606,8 +587,7 @@ def _topics(ratings: Ratings) -> IntArray | None:
     """Codes of topics; a pair without one is alone in its own."""
     if ratings.topic is None or len(set(ratings.topic)) < 2:
         return None
-    names: dict[Any, int] = {}
-    return np.array([names.setdefault(i if t is None else t, len(names)) for i, t in enumerate(ratings.topic)], dtype=np.int64)
+    return numbered(ratings.topic)
 
 
 @dataclass
@@ -743,19 +723,13 @@ def _collapse(x: FloatArray, ratings: Ratings, labels: IntArray, roles: Roles, l
     return out
 
 
-def _by_topic(x: FloatArray, topics: Sequence[str | None], rows: npt.NDArray[np.bool_]) -> dict[str, FloatArray]:
+def _by_topic(x: FloatArray, topics: Sequence[str | None], rows: BoolArray) -> dict[str, FloatArray]:
     """(models,) mean rating of every topic, NaN where there is none."""
     found: dict[str, list[int]] = {}
     for i in np.flatnonzero(rows).tolist():
         if (topic := topics[i]) is not None:
             found.setdefault(topic, []).append(i)
-    return {topic: _column_means(x[at]) for topic, at in found.items()}
-
-
-def _column_means(x: FloatArray) -> FloatArray:
-    known = np.isfinite(x)
-    n = known.sum(axis=0)
-    return np.asarray(np.where(known, x, 0.0).sum(axis=0) / np.where(n > 0, n, np.nan))
+    return {topic: known_mean(x[at], 0) for topic, at in found.items()}
 
 
 def _collapse_rows(category: str, names: Sequence[str | None], models: int, parts: Sequence[FloatArray], level: float) -> list[CollapseRow]:
@@ -774,32 +748,24 @@ def _collapse_rows(category: str, names: Sequence[str | None], models: int, part
 # -- components, groups, raters, councils --------------------------------------------------------------------------------------
 
 
-def _add_components(found: Analysis, ratings: Ratings) -> None:
-    facets = ("pair", "model", "order", "variant")
-    components, why = _possible(lambda: variance_components(ratings.x, facets))
-    found.components = components
-    if components is None:
-        found.notes.append(f"no variance components: {why}")
-    else:
-        counts = {f: n for f, n in components.levels.items() if f not in ("pair", "model")}
-        repeats = np.isfinite(ratings.x).sum(axis=4)
-        counts["repeat"] = max(1, round(float(repeats[repeats > 0].mean())))
-        designs, _ = _possible(lambda: d_table(components, counts))
-        found.designs = [
-            {"counts": d.counts, "reliability": d.reliability, "inflation": d.inflation, "error": d.error, "se": d.se}
-            for d in designs or ()
-        ]
-    orders = _orders(ratings)
-    if orders is not None:
-        effect = order_effect(*orders)
-        found.order_noise, found.order_shift = effect.noise_sd, effect.mean_absolute
-    if len(ratings.variants) > 1:
-        shape = (len(ratings.pairs), len(ratings.models), len(ratings.variants))
-        by = np.moveaxis(ratings.x, 3, 2).reshape(*shape, -1)
-        known = np.isfinite(by)
-        mean = np.where(known, by, 0.0).sum(axis=3) / np.where(known.any(axis=3), known.sum(axis=3), np.nan)
-        stable = variant_stability(mean)
-        found.variants = (stable.tau, int(np.nansum(stable.divergent)), int((stable.flagged > 0).sum()))
+def _designs(components: Components, ratings: Ratings) -> list[dict[str, Any]]:
+    """What one more order, wording or repeat would do."""
+    counts = {f: n for f, n in components.levels.items() if f not in ("pair", "model")}
+    repeats = np.isfinite(ratings.x).sum(axis=4)
+    counts["repeat"] = max(1, round(float(repeats[repeats > 0].mean())))
+    designs, _ = _possible(lambda: d_table(components, counts))
+    return [
+        {"counts": d.counts, "reliability": d.reliability, "inflation": d.inflation, "error": d.error, "se": d.se} for d in designs or ()
+    ]
+
+
+def _variants(ratings: Ratings) -> tuple[float | None, int, int] | None:
+    """(Kendall tau between wordings, pairs flagged under two and more, under any); None with one wording."""
+    if len(ratings.variants) < 2:
+        return None
+    shape = (len(ratings.pairs), len(ratings.models), len(ratings.variants))
+    stable = variant_stability(known_mean(np.moveaxis(ratings.x, 3, 2).reshape(*shape, -1), 3))
+    return stable.tau, int(np.nansum(stable.divergent)), int((stable.flagged > 0).sum())
 
 
 def _reliability(x: FloatArray, labels: IntArray, categories: Sequence[str]) -> dict[str, dict[str, float | None]]:
@@ -821,8 +787,6 @@ def _reliability(x: FloatArray, labels: IntArray, categories: Sequence[str]) -> 
 
 FAMILY = ("developer", "family", "base_family")
 """Columns that say which models are kin: their labels are not independent."""
-PARENT = "parent"
-"""A column of other models' names, which is no group."""
 
 
 def _clusters(x: FloatArray, ratings: Ratings, rng: np.random.Generator, notes: list[str]) -> tuple[ClusterReport | None, list[int]]:
@@ -841,7 +805,7 @@ def _clusters(x: FloatArray, ratings: Ratings, rng: np.random.Generator, notes: 
 def _grouped(
     x: FloatArray,
     ratings: Ratings,
-    is_contested: npt.NDArray[np.bool_],
+    is_contested: BoolArray,
     tree: ClusterReport | None,
     clustered: Sequence[int],
     want: Settings,
@@ -929,40 +893,48 @@ def _kinship(
     """(units, strata, what was done): labels of kin are moved together where they are alike, else exchanged among kin alone."""
     if kin is None or kin == column:
         return None, None, ""
-    of = [ratings.groups[kin][m] for m in known]
-    codes: dict[Any, int] = {}
-    unit = np.array([codes.setdefault(i if name is None else name, len(codes)) for i, name in enumerate(of)], dtype=np.int64)
-    if len(codes) == len(known):
+    unit = numbered([ratings.groups[kin][m] for m in known])
+    families = len(set(unit.tolist()))
+    if families == len(known):
         return None, None, ""
-    if all(len(set(labels[unit == u].tolist())) == 1 for u in range(len(codes))):
+    if all(len(set(labels[unit == u].tolist())) == 1 for u in range(families)):
         return unit, None, f"labels of one {kin} are moved together"
     return None, unit, f"labels are exchanged within one {kin} only"
 
 
-def _add_raters(found: Analysis, x: FloatArray, ratings: Ratings, is_contested: npt.NDArray[np.bool_]) -> None:
-    rows = is_contested if is_contested.any() else np.ones(len(x), dtype=bool)
-    found.dimensions, why = _possible(lambda: dimensions(_rated(x[rows])))
-    if found.dimensions is None:
+def _dimensions(x: FloatArray, notes: list[str]) -> Dimensions | None:
+    found, why = _possible(lambda: dimensions(_rated(x)))
+    if found is None:
         unnamed = "the ratings of a model do not vary beyond what all models share, or two models rated too few pairs in common"
-        found.notes.append(f"no dimensions of disagreement: {unnamed if why.startswith('models ') else why}")
-    is_control = np.array([c in found.controls for c in ratings.category])
+        notes.append(f"no dimensions of disagreement: {unnamed if why.startswith('models ') else why}")
+    return found
+
+
+def _distinct(x: FloatArray, is_contested: BoolArray, is_control: BoolArray) -> dict[str, DistinctRaters]:
+    out: dict[str, DistinctRaters] = {}
     for name, of in (("contested", is_contested), ("control", is_control)):
         if of.any():
             one, _ = _possible(lambda of=of: distinct_raters(_rated(x[of])))  # type: ignore[misc]
-            found.distinct |= {} if one is None else {name: one}
-    outside = np.where(np.array([c in found.anchors for c in ratings.category]), np.nan, ratings.reference)
-    if np.isfinite(outside).sum() >= 3:
-        found.votes, why = _possible(lambda: independent_votes(x, outside))
-        found.notes += [f"no independent votes: {why}"] if found.votes is None else []
+            out |= {} if one is None else {name: one}
+    return out
+
+
+def _votes(x: FloatArray, outside: FloatArray, notes: list[str]) -> IndependentVotes | None:
+    """Votes against references beside the anchors; None with fewer than three."""
+    if np.isfinite(outside).sum() < 3:
+        return None
+    found, why = _possible(lambda: independent_votes(x, outside))
+    notes += [f"no independent votes: {why}"] if found is None else []
+    return found
 
 
 def _councils(
     x: FloatArray,
     flagged: FloatArray,
-    is_contested: npt.NDArray[np.bool_],
+    is_contested: BoolArray,
     tree: ClusterReport | None,
     clustered: Sequence[int],
-    is_control: npt.NDArray[np.bool_],
+    is_control: BoolArray,
     want: Settings,
 ) -> list[CouncilRow]:
     """Blind spots by the size of a council, on contested pairs that the whole ensemble flags and on which it spans more than tau."""
@@ -989,22 +961,22 @@ def _mean(values: FloatArray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _add_anchored(found: Analysis, x: FloatArray, ratings: Ratings, labels: IntArray) -> None:
-    """What needs known ratings: divergence after calibration on the anchors, and consensus that is displaced."""
-    is_anchor = np.array([c in found.anchors for c in ratings.category])
-    anchored = np.where(is_anchor, ratings.reference, np.nan)
-    if np.isfinite(anchored).sum() >= 3:
-        ratings_again, why = _possible(lambda: calibrate(x, anchored))
-        if ratings_again is None:
-            found.notes.append(f"no calibration on the anchors: {why}")
-        else:
-            lost = [ratings.models[m] for m in np.flatnonzero(~ratings_again.fitted)]
-            if lost:
-                found.notes.append(
-                    f"not calibrated, as they do not rate the anchors in their order: {cut(', '.join(map(printable, lost)), 200)}"
-                )
-            spread = pair_dispersion(ratings_again.ratings).gmd
-            found.calibrated = {c: _mean(spread[labels == i]) for i, c in enumerate(found.categories) if c not in found.anchors}
-    index = consensus_illusion(x, ratings.reference)
-    if np.isfinite(index).any():
-        found.illusion = {c: _mean(index[labels == i]) for i, c in enumerate(found.categories) if c not in found.anchors}
+def _calibrated(x: FloatArray, anchored: FloatArray, models: Sequence[str], notes: list[str]) -> FloatArray:
+    """(pairs,) mean difference of two models after each was calibrated on the anchors; NaN with fewer than three of these."""
+    nothing = np.full(len(x), np.nan)
+    if np.isfinite(anchored).sum() < 3:
+        return nothing
+    found, why = _possible(lambda: calibrate(x, anchored))
+    if found is None:
+        notes.append(f"no calibration on the anchors: {why}")
+        return nothing
+    if lost := [models[int(m)] for m in np.flatnonzero(~found.fitted)]:
+        notes.append(f"not calibrated, as they do not rate the anchors in their order: {cut(', '.join(map(printable, lost)), 200)}")
+    return pair_dispersion(found.ratings).gmd
+
+
+def _by_category(values: FloatArray, labels: IntArray, roles: Roles) -> dict[str, float | None]:
+    """Means by category, anchors aside; nothing where no pair has a value."""
+    if not np.isfinite(values).any():
+        return {}
+    return {c: _mean(values[labels == i]) for i, c in enumerate(roles.categories) if c not in roles.anchors}

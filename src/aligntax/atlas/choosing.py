@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aligntax.atlas.ratings import Ratings
+from aligntax.atlas.ratings import Ratings, numbered
 from aligntax.atlas.roles import roles_of
 from aligntax.core.errors import InputError
 from aligntax.stats.councils import CouncilChoice, choose_council
@@ -45,10 +45,7 @@ def choose(
             "every category is a control, an anchor, a contradiction or a foil: nothing is contested; name the controls with --control"
         )
     flagged = (flags(x) == 1) & contested
-    topics = None
-    if ratings.topic is not None:
-        names: dict[object, int] = {}
-        topics = np.array([names.setdefault(i if t is None else t, len(names)) for i, t in enumerate(ratings.topic)])
+    topics = None if ratings.topic is None else numbered(ratings.topic)
     try:
         found = choose_council(
             x, size, tau, rng=np.random.default_rng(seed), flagged=flagged, topics=topics, held_out=held_out, level=level

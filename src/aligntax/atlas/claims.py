@@ -101,14 +101,14 @@ def _grows(found: Analysis) -> Claim:
     claim = "Models disagree more about contested pairs than about controls."
     rows = found.comparisons
     if not rows:
-        missing = "control" if not found.controls else "contested" if not found.contested else ""
+        missing = "control" if not found.roles.controls else "contested" if not found.roles.contested else ""
         return Claim(claim, "cannot be told", f"no category is {missing}" if missing else "no category could be compared with the controls")
     told = "; ".join(
         f"{printable(one.first)}: {_ratio(one)} as divergent, p {p_text(one.p_holm)}; with its place on the scale allowed for {_ratio(one, adjusted=True)}, "
         f"p {p_text(one.adjusted_p_holm)}"
         for one in rows
     )
-    lost = [name for name in found.contested if name not in {one.first for one in rows}]
+    lost = [name for name in found.roles.contested if name not in {one.first for one in rows}]
     only = [one.first for one in rows if one.finding == "only before adjustment"]
     few = _too_few(found)
     why = few
@@ -161,7 +161,7 @@ def _size(found: Analysis) -> Claim:
     ]
     if not rows:
         return Claim(claim, "cannot be told", "no ratio of contested pairs to controls has an interval over models here")
-    if _at_floor(found, found.controls):
+    if _at_floor(found, found.roles.controls):
         return Claim(
             claim,
             "cannot be told",
@@ -171,7 +171,7 @@ def _size(found: Analysis) -> Claim:
     low, high = TIMES
     outside = [one for one, *both in rows if all(of[1] < low for of in both) or all(of[0] > high for of in both)]
     within = [one for one, *both in rows if all(of[0] >= low and of[1] <= high for of in both)]
-    whole = len(rows) == len(found.contested)
+    whole = len(rows) == len(found.roles.contested)
     judgement: Judgement = "cannot be told"
     if len(outside) == len(rows) and whole:
         judgement = "contradicted"
@@ -255,7 +255,7 @@ def _camps(found: Analysis) -> Claim:
 
 def _illusion(found: Analysis) -> Claim:
     claim = "A small council seems to agree where the whole ensemble does not."
-    if not found.contested:
+    if not found.roles.contested:
         return Claim(claim, "cannot be told", "no category is contested")
     if not found.councils:
         why = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -19,12 +18,25 @@ from aligntax.store.jsonio import shown
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-NEEDED = ("pair", "category", "model", "rating")
 FACETS = ("order", "variant", "repeat")
 """How often a model rated a pair: with the sentences in which order, by which wording of the question, and how many times."""
 OF_PAIRS = ("category", "topic", "reference", "text_a", "text_b")
-_FEW = 5
+PARENT = "parent"
+"""Column of the model that a model was made from: it makes families of stages, and is no group like the others."""
 MAX_CELLS = 200_000_000
+
+
+def known_mean(x: FloatArray, axis: int) -> FloatArray:
+    """Mean along an axis of what is not missing; NaN where nothing is there."""
+    known = np.isfinite(x)
+    n = known.sum(axis=axis)
+    return np.asarray(np.where(known, x, 0.0).sum(axis=axis) / np.where(n > 0, n, np.nan))
+
+
+def numbered(names: Sequence[str | None]) -> IntArray:
+    """Codes 0, 1, ... of names in the order in which they appear; who has none is alone under a code of its own."""
+    known: dict[object, int] = {}
+    return np.array([known.setdefault(i if name is None else name, len(known)) for i, name in enumerate(names)], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -72,13 +84,7 @@ class Ratings:
 
         Each order has the same weight, within it each variant, within it each repeat: a lost repeat does not tilt the mean to the other order.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN slices are what is missing
-            return np.asarray(np.nanmean(np.nanmean(np.nanmean(self.x, axis=4), axis=3), axis=2))
-
-    def repeats(self) -> FloatArray:
-        """(pairs, models, K) every rating of a cell, its orders, variants and repeats one after the other."""
-        return self.x.reshape(len(self.pairs), len(self.models), -1)
+        return known_mean(known_mean(known_mean(self.x, 4), 3), 2)
 
 
 @dataclass(frozen=True)
@@ -306,7 +312,7 @@ class _Loader:
         return out
 
     def _group_columns(self) -> tuple[str, ...]:
-        return tuple(name for name in self.want.groups or ("group",) if name in self.table)
+        return tuple(name for name in (*(self.want.groups or ("group",)), PARENT) if name in self.table)
 
     def _missing(
         self, value: FloatArray, model: IntArray, models: Sequence[str], pair: IntArray, category: Sequence[str | None]
@@ -357,8 +363,8 @@ def _with_groups(found: Ratings, path: Path, want: Columns) -> Ratings:
         raise LogError(
             f"{where} has no row for {cut(printable(gone), 60)}, which rated pairs; it has {cut(', '.join(map(printable, rows)), 300)}"
         )
-    columns = want.groups or tuple(name for name in table if name != want.model)
-    if wrong := next((name for name in columns if name not in table and name not in found.groups), None):
+    columns = (*want.groups, PARENT) if want.groups else tuple(name for name in table if name != want.model)
+    if wrong := next((name for name in want.groups if name not in table and name not in found.groups), None):
         raise InputError(
             f"no column {printable(wrong)!r} in {where}, to group models by; it has {cut(', '.join(map(printable, table)), 300)}"
         )

@@ -63,7 +63,7 @@ def staircase(found: Analysis, *, narrow: bool) -> str:
     import altair as alt
 
     order = [c for c in (found.settings.order or ()) if c in found.spreads]
-    order += [c for c in found.categories if c in found.spreads and c not in order]
+    order += [c for c in found.roles.categories if c in found.spreads and c not in order]
     rows = [
         {
             "row": i, "mean": found.spreads[c][0], "low": found.spreads[c][1], "high": found.spreads[c][2],
@@ -77,7 +77,7 @@ def staircase(found: Analysis, *, narrow: bool) -> str:
     roles = [r for r in _ROLES if any(row["role"] == r for row in rows)]
     colour = alt.Color("role:N", title=None, scale=alt.Scale(domain=roles, range=[_ROLES[r] for r in roles]))
     with_limits = alt.Chart(_data([row for row in rows if row["low"] is not None]))
-    calm = role_mean(found, found.controls)
+    calm = role_mean(found, found.roles.controls)
     layers: list[Any] = []
     if calm is not None:
         at = alt.Chart(_data([{"mean": calm}]))
@@ -139,7 +139,7 @@ def shown_pairs(found: Analysis) -> list[int]:
     """Pairs of the map: those that divide models most, by category."""
     known = [i for i, row in enumerate(found.pairs) if row.gmd is not None]
     chosen = sorted(known, key=lambda i: -(found.pairs[i].gmd or 0.0))[:MAX_ROWS]
-    return sorted(chosen, key=lambda i: (found.categories.index(found.pairs[i].category), -(found.pairs[i].gmd or 0.0)))
+    return sorted(chosen, key=lambda i: (found.roles.categories.index(found.pairs[i].category), -(found.pairs[i].gmd or 0.0)))
 
 
 def shown_models(found: Analysis) -> list[int]:

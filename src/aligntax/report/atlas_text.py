@@ -50,7 +50,12 @@ def ends_text(names: Sequence[str]) -> str:
 
 def role_text(found: Analysis, category: str) -> str:
     """What a category is for."""
-    roles = {"control": found.controls, "anchor": found.anchors, "contradiction": found.contradictions, "foil": found.foils}
+    roles = {
+        "control": found.roles.controls,
+        "anchor": found.roles.anchors,
+        "contradiction": found.roles.contradictions,
+        "foil": found.roles.foils,
+    }
     return next((role for role, names in roles.items() if category in names), "contested")
 
 
@@ -79,14 +84,14 @@ def lead(found: Analysis) -> str:
     """What was found, in one or two sentences for people who are no statisticians."""
     c = found.counts
     what = f"{items_text(c['models'], 'model')} rated how alike {items_text(c['pairs'], 'pair')} of sentences are in meaning."
-    calm = role_mean(found, found.controls)
-    contested = [(found.spreads[name][0], name) for name in found.contested if name in found.spreads]
+    calm = role_mean(found, found.roles.controls)
+    contested = [(found.spreads[name][0], name) for name in found.roles.contested if name in found.spreads]
     if calm is None or not contested:
         return f"{what} {_without(found)}"
     most, name = max(contested)
     told = f"Two of them picked at random differ by {calm:.2f} on a control pair and by {most:.2f} on one of {name_text(name)}, on a scale from 0 to 1."
     more = [one.first for one in found.comparisons if one.finding == "more divergent"]
-    if len(more) == len(found.contested):
+    if len(more) == len(found.roles.contested):
         every = "Every contested category divides" if len(more) > 1 else "That category divides"
         return f"{what} {told} {every} these models more than the controls, also after allowing for where on the scale it lies."
     if more:
@@ -98,7 +103,7 @@ def lead(found: Analysis) -> str:
 
 
 def _without(found: Analysis) -> str:
-    of = role_mean(found, found.categories)
+    of = role_mean(found, found.roles.categories)
     return (
         ""
         if of is None
@@ -107,15 +112,15 @@ def _without(found: Analysis) -> str:
 
 
 def _lacking(found: Analysis) -> str:
-    if not found.controls:
+    if not found.roles.controls:
         return "no category is a control"
-    return "no category is contested" if not found.contested else "controls or contested pairs were not rated by two models"
+    return "no category is contested" if not found.roles.contested else "controls or contested pairs were not rated by two models"
 
 
 def categories_grid(found: Analysis) -> Grid:
     """One row per category."""
     rows = []
-    for name in found.categories:
+    for name in found.roles.categories:
         of = found.summaries[name]
         mean, low, high = found.spreads.get(name, (None, None, None))
         rows.append(
@@ -411,21 +416,21 @@ def _design_doubts(found: Analysis) -> list[str]:
     """Controls that are missing, or sit elsewhere on the scale."""
     out = []
     means = {name: of.mean_rating for name, of in found.summaries.items() if of.mean_rating is not None}
-    calm = [means[name] for name in found.controls if name in means]
-    apart = [name for name in found.contested if name in means and calm and min(abs(means[name] - at) for at in calm) > MATCHED]
+    calm = [means[name] for name in found.roles.controls if name in means]
+    apart = [name for name in found.roles.contested if name in means and calm and min(abs(means[name] - at) for at in calm) > MATCHED]
     if apart:
         out.append(
             f"no control is rated about as high as {cut(', '.join(map(printable, apart)), 200)}: controls in the middle of the scale would show how far models differ there anyway"
         )
-    if not found.contested or not found.controls:
+    if not found.roles.contested or not found.roles.controls:
         return out
     if found.matched and not any(one.finding == "more divergent" for one in found.matched):
         out.append("no contested category is shown to divide models more than controls in the middle of the scale do")
-    if not found.contradictions:
+    if not found.roles.contradictions:
         out.append(
             "without contradictions about everyday things, what models make of any contradiction is not told from what they make of these pairs"
         )
-    elif not any(one.finding == "more divergent" and one.first in found.contested for one in found.beyond):
+    elif not any(one.finding == "more divergent" and one.first in found.roles.contested for one in found.beyond):
         out.append(
             "no contested category is shown to divide models more than everyday contradictions do: what divides them may be how they rate any contradiction"
         )
