@@ -225,6 +225,12 @@ def test_what_no_protocol_is(given: dict[str, Any], why: str) -> None:
     assert "Value error" not in str(raised.value)
 
 
+def test_expected_ratings_are_of_one_digit_about_one_pair() -> None:
+    assert Protocol(scale="d9").expects
+    for other in ({"scale": "dec2"}, {"scale": "pct"}, {"logprobs": False}, {"presentation": "batch"}):
+        assert not protocol_of({"scale": "d9", **other}).expects
+
+
 def test_settings_as_somebody_wrote_them() -> None:
     assert protocol_of({}) == Protocol()
     assert protocol_of({"orders": ("BA",), "repeats": 5}) == Protocol(orders=("BA",), repeats=5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from aligntax.atlas.roster import MAX_BYTES, Roster, read_roster
+from aligntax.atlas.roster import Roster, read_roster
 from aligntax.core.errors import InputError
 
 GOOD = """
@@ -28,8 +28,8 @@ models:
 API = "api:http://127.0.0.1:8000/v1#m"
 
 
-def text(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
+def text(path: Path, content: str) -> Path:
+    path.write_text(content, encoding="utf-8")
     return path
 
 
@@ -63,7 +63,7 @@ def test_a_roster(tmp_path: Path) -> None:
 
 
 SECRET = "sk-live-0123456789"
-WRONG: dict[str, tuple[str | bytes, str]] = {
+WRONG: dict[str, tuple[str, str]] = {
     "empty": ("", "is no roster: 'models:' is expected"),
     "a list": ("- a\n- b\n", "is no roster"),
     "no models": ("models:\n", "is no roster"),
@@ -71,8 +71,6 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "models in a list": ("models: [a]\n", "is no roster"),
     "no yaml": ("models: {a: [}\n", "is no YAML that can be read"),
     "tags": ("models: !!python/object/apply:os.system [x]\n", "is no YAML that can be read"),
-    "no text": (b"models: \xff\xfe\x00", "is no UTF-8 text"),
-    "huge": ("models: {}\n" + "#" * MAX_BYTES, "is larger than 1 MiB, which no roster is"),
     "twice": (f"models:\n  m: {{model: '{API}'}}\n  m: {{model: '{API}'}}\n", "the key 'm' stands in line 2 and again in line 3"),
     "a number as name": (f"models:\n  4: {{model: '{API}'}}\n", "models: the name 4 is read as no text; write it in quotes"),
     "no as name": (f"models:\n  no: {{model: '{API}'}}\n", "models: the name False is read as no text"),
@@ -149,10 +147,10 @@ def test_what_is_wrong_is_said_in_one_sentence(name: str, tmp_path: Path, monkey
     assert "roster.yaml" in said
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "missing.yaml"):
-        with pytest.raises(InputError, match="cannot be read: "):
-            read_roster(path)
+def test_who_is_asked_over_http_and_facts_of_that_name(tmp_path: Path) -> None:
+    found = read_roster(text(tmp_path / "roster.yaml", GOOD.replace("top_k: 5}", "top_k: 5}\n    remote: no")))
+    assert [rater.remote for rater in found.models.values()] == [True, True, False]
+    assert found.models["sft"].facts["remote"] == "no"
 
 
 def test_a_long_line_of_ancestors_takes_no_time() -> None:

@@ -1188,6 +1188,69 @@ def test_a_proxy_is_for_hosts_elsewhere(httpserver: HTTPServer, monkeypatch: pyt
     assert list(reach(httpserver).generate([WRITE])) == [(0, Generated("hello", "stop", None))]
 
 
+def test_a_proxy_is_asked_for_hosts_elsewhere(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(request: WebRequest) -> Response:
+        asked.append(f"{request.method} {request.environ['HTTP_HOST']} {request.path}")
+        return Response('{"data": [{"id": "m"}]}', content_type="application/json")
+
+    httpserver.expect_request(re.compile(".*")).respond_with_handler(answer)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, f"localhost:{httpserver.port}")
+    monkeypatch.setenv("NO_PROXY", "near.invalid")
+    monkeypatch.setenv("no_proxy", "near.invalid")
+    assert once("http://far.invalid/v1") == {"data": [{"id": "m"}]}
+    assert asked == ["GET far.invalid /v1/models"]
+    with pytest.raises(wire.NoAnswerError, match="the connection failed"):
+        once("http://near.invalid/v1")
+    assert len(asked) == 1
+
+
+def once(url: str) -> Any:
+    there = wire.Wire(url)
+
+    async def work() -> Any:
+        async with there.call(lambda _: None) as call:
+            return await there.once(call, "GET", f"{url}/models", None)
+
+    return asyncio.run(work())
+
+
+def test_cookies_are_not_kept(httpserver: HTTPServer) -> None:
+    sent: list[bool] = []
+
+    def answer(request: WebRequest) -> Response:
+        sent.append("Cookie" in request.headers)
+        return Response("{}", headers={"Set-Cookie": "who=you; Path=/"}, content_type="application/json")
+
+    httpserver.expect_request("/v1/models").respond_with_handler(answer)
+    there = wire.Wire(httpserver.url_for("/v1"))
+
+    async def work() -> None:
+        async with there.call(lambda _: None) as call:
+            for _ in range(2):
+                await there.once(call, "GET", f"{there.url}/models", None)
+
+    asyncio.run(work())
+    assert sent == [False, False]
+
+
+def test_the_first_error_of_many_tasks_is_raised() -> None:
+    async def fails(name: str) -> None:
+        raise InputError(name)
+
+    async def work(_: Callable[[Any], None]) -> None:
+        async with asyncio.TaskGroup() as outer:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fails("the first"))
+                group.create_task(fails("the second"))
+            outer.create_task(fails("never"))
+
+    with pytest.raises(InputError, match="the first"):
+        list(wire.in_background(work))
+
+
 def test_it_loads_no_torch() -> None:
     code = "import sys, aligntax.models.endpoint; print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd()).stdout.split()

@@ -142,17 +142,7 @@ def asked(plan: Plan, sources: Sequence[Source], record: Record, wait: Wait = as
 
     states += [_opened(plan, source, recorded, wait) for source in sources]
     todo = {source.name: iter(source.calls) for source in sources}
-    try:
-        yield from in_background(work)
-    except BaseExceptionGroup as group:
-        raise _first(group) from None
-
-
-def _first(error: BaseException) -> BaseException:
-    """What went wrong in the first of the tasks that were asking."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    yield from in_background(work)
 
 
 def wire_of(rater: Rater, wait: Wait = asyncio.sleep) -> Wire:
@@ -176,13 +166,11 @@ def _opened(plan: Plan, source: Source, record: Record, wait: Wait) -> _State:
     bare = wire.given.path in ("", "/")  # an address with a path is one of a protocol already
     if bare:
         wire.url = f"{wire.url}/v1"
-    wants = plan.protocol.logprobs and plan.protocol.scale == "d9" and plan.protocol.presentation == "isolated"
-    return _State(wire, source, str(source.rater.reference.served), record, bare, top=_TOPS[0] if wants else 0)
+    return _State(wire, source, str(source.rater.reference.served), record, bare, top=_TOPS[0] if plan.protocol.expects else 0)
 
 
 async def _worker(plan: Plan, state: _State, todo: Iterator[Call]) -> None:
-    async with state.wire.client(1) as client:
-        wire_call = WireCall(client, lambda _: None)
+    async with state.wire.call(lambda _: None, 1) as wire_call:
         for call in todo:
             if state.ended:
                 return
@@ -209,7 +197,7 @@ async def _tried(plan: Plan, state: _State, wire_call: WireCall, call: Call, bef
     while not state.ended:  # what was not asked has no line
         if (pause := state.quiet_until - time.monotonic()) > 0:
             await state.wire.wait(pause)
-        line = _line(plan, call, tries.number, again=before is not None)
+        line = line_of(plan, call, attempt=tries.number, again=before is not None)
         url, body = _request(plan, state, call, before)
         begun = time.perf_counter()
         try:
@@ -320,7 +308,8 @@ def _adapted(state: _State, error: NoAnswerError, url: str, body: Mapping[str, A
     return False
 
 
-def _line(plan: Plan, call: Call, attempt: int, *, again: bool) -> Line:
+def line_of(plan: Plan, call: Call, *, attempt: int = 1, again: bool) -> Line:
+    """How the line of an attempt begins: what is asked, and when."""
     return {
         "call": call.key, "model": call.model, "pairs": [plan.pairs.pairs[i].name for i in call.pairs], "order": call.order, "variant": call.variant,
         "repeat": call.repeat, "attempt": attempt, "again": again, "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -522,7 +511,7 @@ def _without_stop(told: Sequence[Place], text: str) -> Sequence[Place]:
 
 def judged(line: Line, rater: Rater) -> Line:
     """A line of the log with the outcome that it has by what is known now: under which name a model answers may be learned later."""
-    if line["outcome"] not in ("reply", "wrong_model") or rater.reference.where != "api":
+    if line["outcome"] not in ("reply", "wrong_model") or not rater.remote:
         return line
     served = line.get("served")
     wrong = is_other_model(served if isinstance(served, str) else None, str(rater.reference.served), rater.answers_as)

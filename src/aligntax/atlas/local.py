@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from math import exp, fsum
 from typing import TYPE_CHECKING, Any
 
-from aligntax.atlas.asking import Line, asks_again
+from aligntax.atlas.asking import Line, asks_again, line_of
 from aligntax.atlas.digits import LEAST_MASS
 from aligntax.atlas.protocol import Call, Plan
 from aligntax.core.asks import Failure, GenerateAsk, Generated, Prompt, ScoreAsk
@@ -53,12 +52,7 @@ def rated(
             raise InputError(f"{printable(name)} has no chat template; give it template: raw in the roster")
         if not isinstance(model, Generates):
             raise InputError(f"{printable(name)} writes no answers, so it cannot rate")
-        exact = (
-            plan.protocol.scale == "d9"
-            and plan.protocol.logprobs
-            and plan.protocol.presentation == "isolated"
-            and isinstance(model, ScoresText)
-        )
+        exact = plan.protocol.expects and isinstance(model, ScoresText)
         weights = digest(dict(opened.identity))[:16]
         known: dict[tuple[object, ...], list[float]] = {}
         for start in range(0, len(calls), BATCH):
@@ -87,15 +81,19 @@ def _written(plan: Plan, model: Any, rater: Rater, calls: Sequence[Call], begun:
         started = time.perf_counter()
         for count, (at, answer) in enumerate(model.generate(asks), 1):
             call = calls[todo[at]]
-            line = _line(plan, call, again=again, seconds=(time.perf_counter() - started) / count)
+            line = line_of(plan, call, again=again) | {"latency_s": round((time.perf_counter() - started) / count, 4), "http": None}
             if isinstance(answer, Failure):
-                yield {**line, "outcome": "failed", "why": cut(printable(answer.why), 400), "final": True}
+                yield _failed(line, answer.why)
                 continue
             assert isinstance(answer, Generated)  # noqa: S101 - nothing else comes of asking for text
             line |= {"outcome": "reply", "text": answer.text, "refusal": None, "finish_reason": answer.reason, "final": True}
             yield line
             if not again and asks_again(plan, rater, call, line):
                 before[todo[at]] = line
+
+
+def _failed(line: Line, why: str) -> Line:
+    return {**line, "outcome": "failed", "why": cut(printable(why), 400), "final": True}
 
 
 def _ask(plan: Plan, model: Any, rater: Rater, call: Call, before: Line | None) -> GenerateAsk:
@@ -121,9 +119,9 @@ def _scored(
     for call in calls:
         if call.key in begun:
             continue
-        shown, line = _shown(call), _line(plan, call, again=False, seconds=None)
+        shown, line = _shown(call), line_of(plan, call, again=False) | {"latency_s": None, "http": None}
         if shown in failed:
-            yield {**line, "outcome": "failed", "why": cut(printable(failed[shown]), 400), "final": True}
+            yield _failed(line, failed[shown])
             continue
         totals = known[shown]
         if fsum(map(exp, totals)) < LEAST_MASS:
@@ -155,11 +153,3 @@ def _digits(plan: Plan, model: Any, rater: Rater, calls: Sequence[Call]) -> Iter
 def _shown(call: Call) -> tuple[object, ...]:
     """What a call shows: all of it but the repeat."""
     return (call.pairs, call.order, call.variant)
-
-
-def _line(plan: Plan, call: Call, *, again: bool, seconds: float | None) -> Line:
-    return {
-        "call": call.key, "model": call.model, "pairs": [plan.pairs.pairs[i].name for i in call.pairs], "order": call.order, "variant": call.variant,
-        "repeat": call.repeat, "attempt": 1, "again": again, "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "latency_s": None if seconds is None else round(seconds, 4), "http": None,
-    }  # fmt: skip

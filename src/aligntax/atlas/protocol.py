@@ -98,6 +98,11 @@ class Protocol(Frozen):
             raise ValueError(f"the variant {LAB} asks for one digit about one pair: name the scale d9 and leave batch out")
         return self
 
+    @property
+    def expects(self) -> bool:
+        """Whether ratings are expected ones where a model tells log-probabilities: of a single digit about a single pair."""
+        return self.logprobs and self.scale == "d9" and self.presentation == "isolated"
+
 
 ATLAS_V1 = Protocol(presentation="batch", orders=("AB",), variants=("anchored",), repeats=1, temperature=1.0, scale="dec2", reprompt=False)
 """The published procedure (Atlas Divergence Test, protocol v1.0), in our words with the same anchors: all pairs in one list, once, in one order."""

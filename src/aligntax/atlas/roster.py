@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from aligntax.core.errors import InputError
+from aligntax.core.files import read_text
 from aligntax.core.ids import canonical_json
 from aligntax.core.study import Frozen
 from aligntax.core.words import cut, printable
@@ -20,7 +21,6 @@ from aligntax.models.embedded import folder_of
 from aligntax.models.references import Reference, parse
 from aligntax.models.wire import address
 
-MAX_BYTES = 2**20
 _LONGEST = 100
 _SECRET = re.compile(r"api.?key|secret|password|authori[sz]ation|credential|bearer|^(x-)?key$|(access|auth).?token|^token$", re.I)
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
@@ -121,6 +121,11 @@ class Rater(BaseModel):
     def reference(self) -> Reference:
         return parse(self.model)
 
+    @property
+    def remote(self) -> bool:
+        """Whether an endpoint answers for it."""
+        return self.reference.where == "api"
+
 
 def _text(value: Any) -> str:
     return ("no", "yes")[value] if isinstance(value, bool) else str(value)
@@ -180,16 +185,7 @@ def read_roster(path: Path) -> Roster:
         InputError: if it cannot be read, or says what no roster says: where, what was found, what is allowed.
     """
     shown = printable(str(path))
-    try:
-        data = path.read_bytes()[: MAX_BYTES + 1]
-        text = data.decode("utf-8")
-    except OSError as error:
-        raise InputError(f"{shown} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{shown} is no UTF-8 text") from None
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{shown} is larger than {MAX_BYTES // 2**20} MiB, which no roster is")
-    given = read_yaml(text, shown)
+    given = read_yaml(read_text(path, "a roster is a small text", pipes=True), shown)
     if not isinstance(given, Mapping) or not isinstance(given.get("models"), Mapping):
         raise InputError(
             f"{shown} is no roster: 'models:' is expected, with a name and a model each, such as  gpt: {{model: \"api:https://host/v1#gpt\"}}"

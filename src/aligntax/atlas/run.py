@@ -33,6 +33,7 @@ from aligntax.atlas.protocol import Call, Plan, Protocol
 from aligntax.atlas.replies import PARSER
 from aligntax.atlas.roster import Rater, Roster
 from aligntax.core.errors import AligntaxError, InputError, RunError
+from aligntax.core.files import read_bytes
 from aligntax.core.ids import canonical_json, digest
 from aligntax.core.words import cut, items_text, percent, printable
 from aligntax.models.wire import OWN_VARIABLE, is_local
@@ -42,6 +43,8 @@ PLAN, CALLS, RATINGS, MODELS, PROBES = "plan.json", "calls.jsonl", "ratings.csv"
 COLUMNS = (
     "pair", "category", "model", "rating", "order", "variant", "repeat", "topic", "reference", "text_a", "text_b", "status", "mode", "flags", "sd", "served", "call",
 )  # fmt: skip
+_MAX_EXPECTED = 64 * 2**20
+"""Bytes of a file with expectations, which may be of any kind."""
 _SECONDS = 1.5
 """Of one call to an endpoint that nobody has asked before, for the estimate."""
 _LETTERS = 4
@@ -114,15 +117,13 @@ def planned(out: Path, plan: Plan, roster: Roster, expectations: Path | None = N
         expectations: a file in which somebody wrote down what they expect; hashed before the first call.
 
     Raises:
-        InputError: if the folder holds another run, or something else.
-        RunError: if it cannot be read.
+        InputError: if the folder holds another run, or something else; if the expectations cannot be read.
+        RunError: if the folder cannot be read.
     """
     expected = None
     if expectations is not None:
-        try:
-            expected = hashlib.sha256(expectations.read_bytes()).hexdigest()
-        except OSError as error:
-            raise InputError(f"{printable(str(expectations))} cannot be read: {error.strerror}") from None
+        written = read_bytes(expectations, "what is expected goes into a file of its own", _MAX_EXPECTED, pipes=True)
+        expected = hashlib.sha256(written).hexdigest()
     calls = {name: plan.calls(name, identity_of(rater)) for name, rater in roster.models.items()}
     run = Run(out, plan, roster, expected, calls)
     try:
@@ -192,10 +193,15 @@ def _same(run: Run, there: Path) -> dict[str, Any]:
             raise InputError(f"{folder} holds a run in which {printable(name)} was another model; {other}")
     if gone := [name for name in found["models"] if name not in mine["models"]]:
         raise InputError(f"{folder} holds a run with {printable(gone[0])}, which the roster has no more; {other}")
-    before = found["changes"] if isinstance(found.get("changes"), list) else []
-    told = {name for change in before if isinstance(change, dict) for name in change.get("models_before") or ()}
+    told = {name for change in _changes(found) if isinstance(change, dict) for name in change.get("models_before") or ()}
     run.changed = tuple(name for name, old in found["models"].items() if name in told or _facts(old) != _facts(mine["models"][name]))
     return found
+
+
+def _changes(plan: dict[str, Any]) -> list[Any]:
+    """What a plan says was changed after the run had begun."""
+    found = plan.get("changes")
+    return found if isinstance(found, list) else []
 
 
 def _facts(entry: object) -> object:
@@ -351,7 +357,7 @@ def ready(run: Run) -> None:
     """
     hosts, roster, left = set(), canonical_json(_described(run)), run.left
     for name, rater in run.roster.models.items():
-        if rater.reference.where != "api" or not left[name]:
+        if not rater.remote or not left[name]:
             continue
         try:
             wire = wire_of(rater)
@@ -377,8 +383,7 @@ def _write_plan(run: Run) -> None:
         added = [name for name in mine["models"] if name not in found["models"]]
         if not changed and not added:
             return
-        before = found["changes"] if isinstance(found.get("changes"), list) else []
-        mine["changes"] = [*before, {"time": mine["begun"], "models_before": changed, "models_added": added}]
+        mine["changes"] = [*_changes(found), {"time": mine["begun"], "models_before": changed, "models_added": added}]
         mine["begun"] = found.get("begun")
     write_text(there, json.dumps(mine, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -390,11 +395,7 @@ def probes(run: Run, wait: Wait = asyncio.sleep) -> Iterator[tuple[str, dict[str
         InputError, RunError: as of ``collect``.
     """
     ready(run)
-    sources = [
-        Source(name, run.roster.models[name], [])
-        for name, of in run.left.items()
-        if of and run.roster.models[name].reference.where == "api"
-    ]
+    sources = _endpoints(run)
     try:
         with _alone(run), (run.out / PROBES).open("ab", buffering=0) as log:
             _write_plan(run)
@@ -415,19 +416,19 @@ def _take(run: Run, line: Line, tell: Callable[[str, int, int], None]) -> None:
     tell(call.model, len(counted), len(run.calls[call.model]))
 
 
+def _endpoints(run: Run) -> list[Source]:
+    """Endpoints that have calls left."""
+    return [Source(name, rater, of, run.begun) for name, of in run.left.items() if of and (rater := run.roster.models[name]).remote]
+
+
 def _lines(run: Run, record: Callable[[Line], None], device: str, wait: Wait) -> Iterator[list[Line]]:
     """Endpoints first, all at once; then local models, one at a time. A model that cannot be had does not keep the others from being asked."""
-    left = {name: of for name, of in run.left.items() if of}
-    remote = [
-        Source(name, run.roster.models[name], of, run.begun)
-        for name, of in left.items()
-        if run.roster.models[name].reference.where == "api"
-    ]
-    if remote:
+    left = run.left
+    if remote := _endpoints(run):
         yield from asked(run.plan, remote, record, wait)
     for name, of in left.items():
         rater = run.roster.models[name]
-        if rater.reference.where != "api":
+        if of and not rater.remote:
             from aligntax.atlas import local
 
             try:
@@ -483,7 +484,7 @@ def _read(plan: Plan, call: Call, line: Line) -> list[Value]:
     if line["outcome"] != "reply":
         return [(None, line["outcome"], "", (), None)] * len(call.pairs)
     again = ("reprompted",) if line.get("again") else ()
-    if plan.protocol.scale == "d9" and plan.protocol.logprobs and plan.protocol.presentation == "isolated":
+    if plan.protocol.expects:
         found = rated(line)
         why = (found.expected.reason,) if found.expected.reason and found.value is not None else ()
         mode = found.source if found.value is not None else ""
@@ -546,7 +547,7 @@ def estimates(run: Run) -> list[Estimate]:
         most = sum(run.plan.limit(call) for call in left)
         price = None if rater.price is None else (given * rater.price.input + most * rater.price.output) / 1e6
         each = sum(known[name]) / len(known[name]) if name in known else _SECONDS
-        seconds = len(left) * each / min(rater.concurrency, len(left) or 1) if rater.reference.where == "api" else None
+        seconds = len(left) * each / min(rater.concurrency, len(left) or 1) if rater.remote else None
         out.append(Estimate(name, len(run.calls[name]), len(left), given, most, seconds, price))
     return out
 
@@ -618,8 +619,7 @@ def _of_model(run: Run, of: Sequence[Call]) -> Iterator[str]:
 def shown_protocol(protocol: Protocol) -> str:
     """The protocol in one sentence."""
     how = "all pairs in one list" if protocol.presentation == "batch" else "one pair a request"
-    expects = protocol.scale == "d9" and protocol.logprobs and protocol.presentation == "isolated"
     return (
         f"{how}, orders {' and '.join(protocol.orders)}, wordings {', '.join(protocol.variants)}, {items_text(protocol.repeats, 'repeat')} at temperature "
-        f"{protocol.temperature:g}, scale {protocol.scale}{', expected ratings from log-probabilities where there are any' if expects else ''} (parser {PARSER})"
+        f"{protocol.temperature:g}, scale {protocol.scale}{', expected ratings from log-probabilities where there are any' if protocol.expects else ''} (parser {PARSER})"
     )

@@ -11,13 +11,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from aligntax.core.costs import refuse_misread
 from aligntax.core.errors import InputError
+from aligntax.core.files import read_text
 from aligntax.core.kinds import KINDS
 from aligntax.core.ledger import Entry
 from aligntax.core.study import Frozen, Margin
 from aligntax.core.words import cut, printable
 from aligntax.core.yamlio import read_yaml
 
-MAX_BYTES = 2**20
 Rule = Literal["ruled_out", "not_shown"]
 Quantile = Literal["p50", "p95", "p99"]
 
@@ -88,24 +88,16 @@ def read_budget(path: Path) -> BudgetFile:
     Raises:
         InputError: if it cannot be read, or says something that no budget says: which line, what was found, what is allowed.
     """
-    try:
-        with path.open("rb") as file:  # perhaps a pipe: no more of it than is needed
-            data = file.read(MAX_BYTES + 1)
-        text = data.decode("utf-8")
-    except OSError as error:
-        raise InputError(f"{printable(str(path))} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{printable(str(path))} is no UTF-8 text") from None
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{printable(str(path))} is larger than {MAX_BYTES // 2**20} MiB, which no budget is")
-    given = read_yaml(text, printable(str(path)))
+    where = printable(str(path))
+    text = read_text(path, "a budget is a small text", pipes=True)
+    given = read_yaml(text, where)
     if not isinstance(given, Mapping):
-        raise InputError(f"{printable(str(path))} is no budget: 'budgets:' with a list is expected")
-    refuse_misread(text, printable(str(path)))
+        raise InputError(f"{where} is no budget: 'budgets:' with a list is expected")
+    refuse_misread(text, where)
     try:
         return BudgetFile.model_validate(given)
     except ValidationError as error:
-        raise InputError(f"{printable(str(path))}: {_first(error)}") from None
+        raise InputError(f"{where}: {_first(error)}") from None
 
 
 _CHOICES = {"rule": "ruled_out or not_shown", "of": "p50, p95 or p99 (without it the mean is held)"}

@@ -13,11 +13,11 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from aligntax.core.errors import InputError
+from aligntax.core.files import read_text
 from aligntax.core.study import Frozen
 from aligntax.core.words import cut, printable
 from aligntax.core.yamlio import read_yaml
 
-MAX_BYTES = 2**20
 MAX_NUMBER = 1e30
 MAX_MONTHS = 1200
 BASELINE = "base"
@@ -340,11 +340,7 @@ def read_costs(path: Path) -> CostsFile:
         InputError: if it cannot be read, or says something that no such file says: where, what was found, what is allowed.
     """
     where = printable(str(path))
-    data = read_bytes(path, MAX_BYTES, "costs.yaml is a small text")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{where} is no UTF-8 text") from None
+    text = read_text(path, "costs.yaml is a small text")
     given = read_yaml(text, where)
     if not isinstance(given, Mapping):
         raise InputError(f"{where} names no costs: a mapping with stages or debt is expected")
@@ -353,29 +349,6 @@ def read_costs(path: Path) -> CostsFile:
         return CostsFile.model_validate(given)
     except ValidationError as error:
         raise InputError(f"{where}: {_first(error)}") from None
-
-
-def read_bytes(path: Path, most: int, what: str) -> bytes:
-    """A regular file of at most so many bytes; pipes and devices are refused, since reading them may never end.
-
-    Raises:
-        InputError: if it is none, is larger, or cannot be read.
-    """
-    where = printable(str(path))
-    try:
-        if path.is_dir():
-            raise InputError(f"{where} is a folder; name a file in it")
-        if path.exists() and not path.is_file():
-            raise InputError(f"{where} is no regular file")
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{where} cannot be read: {printable(getattr(error, 'strerror', None) or str(error))}") from None
-    if len(data) > most:
-        raise InputError(f"{where} is larger than {most // 2**20} MiB; {what}")
-    return data
 
 
 def refuse_misread(text: str, where: str) -> None:

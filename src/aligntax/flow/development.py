@@ -14,8 +14,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from aligntax.core.costs import BASELINE, Compute, CostsFile, Stage, read_bytes, read_costs
+from aligntax.core.costs import BASELINE, Compute, CostsFile, Stage, read_costs
 from aligntax.core.errors import InputError
+from aligntax.core.files import read_bytes
 from aligntax.core.ids import digest
 from aligntax.core.ledger import Detail, Entry, Ledger
 from aligntax.core.study import Study, check_tree
@@ -352,7 +353,7 @@ def read_trainer_state(path: Path) -> TrainerState:
         InputError: if it cannot be read, or is no such file.
     """
     where = _where(path)
-    data = read_bytes(path, MAX_STATE_BYTES, "name flops and hours in the costs file instead")
+    data = read_bytes(path, "name flops and hours in the costs file instead", MAX_STATE_BYTES)
     try:
         given = json.loads(data)
     except (ValueError, RecursionError):

@@ -26,8 +26,6 @@ from aligntax.core.words import cut, printable
 from aligntax.models.encoding import encoded
 from aligntax.models.timing import Timed
 from aligntax.models.wire import (
-    JSON,
-    MAX_BODY,
     NO_ENTRY,
     SHOWN,
     STOPPING,
@@ -35,6 +33,7 @@ from aligntax.models.wire import (
     NoAnswerError,
     Notice,
     Wire,
+    body_of,
     in_background,
     is_local,
     message_of,
@@ -75,10 +74,7 @@ class Endpoint:
 
     ``connect`` finds out what is served, and fills in what only the server knows; the first question does it where nobody did.
 
-    A key is read from the environment when it is needed, and sent to the endpoint only: that of ``key_env`` if one is named, else
-    ``ALIGNTAX_API_KEY``, else, for https://api.openai.com alone, ``OPENAI_API_KEY``. It is never kept, shown or recorded.
-
-    Texts are scored by their token ids where a tokenizer is given, else by the offsets that the server tells. Answers come from
+    Keys are those of ``Wire``. Texts are scored by their token ids where a tokenizer is given, else by the offsets that the server tells. Answers come from
     ``/completions``, for a conversation without a tokenizer from ``/chat/completions``, where the server applies its chat template.
 
     Args:
@@ -301,8 +297,7 @@ class Endpoint:
         self._ensure()
 
         async def work(emit: Callable[[Any], None]) -> None:
-            async with self._wire.client() as client:
-                call = Call(client, emit)
+            async with self._wire.call(emit) as call:
                 with suppress(NoAnswerError):  # whether it has a list of models or not, a connection is open now
                     await self._wire.once(call, "GET", f"{self.url}/models", None)
                 try:
@@ -336,8 +331,7 @@ class Endpoint:
         """
 
         async def work(emit: Callable[[Any], None]) -> None:
-            async with self._wire.client() as client:
-                call = Call(client, emit)
+            async with self._wire.call(emit) as call:
                 try:
                     await self._find(call)
                 except NoAnswerError as error:
@@ -468,19 +462,15 @@ class Endpoint:
     ) -> Iterator[tuple[int, _Answer | Failure]]:
         async def work(emit: Callable[[Any], None]) -> None:
             todo = iter(enumerate(asks))
-            async with self._wire.client() as client:
-                call = Call(client, emit)
+            async with self._wire.call(emit) as call:
 
                 async def worker() -> None:
                     for at, ask in todo:
                         emit((at, await self._answer(call, ask, one)))
 
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        for _ in range(min(self._wire.concurrency, len(asks))):
-                            group.create_task(worker())
-                except BaseExceptionGroup as errors:
-                    raise errors.exceptions[0] from None
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self._wire.concurrency, len(asks))):
+                        group.create_task(worker())
 
         for item in in_background(work):
             if isinstance(item, Notice):
@@ -601,19 +591,15 @@ class Endpoint:
     async def _events(self, call: Call, url: str, body: Mapping[str, Any], spoken: bool) -> _Stream:
         """Server-sent events (the lines ``data: JSON`` and at last ``data: [DONE]``), read up to a limit."""
         content = json.dumps(body).encode()
-        headers = {**JSON, "Accept": "text/event-stream"}
+        headers = {"Accept": "text/event-stream"}
         with self._wire.faults():
             async with asyncio.timeout(self._wire.timeout):
                 stream = _Stream(spoken)
-                async with call.client.stream("POST", url, content=content, headers=headers) as response:
-                    size = 0
+                async with self._wire.answer(call, "POST", url, content, headers) as response:
                     data = bytearray()
                     events = response.is_success and response.headers.get("Content-Type", "").split(";")[0] == "text/event-stream"
-                    async for chunk in response.aiter_bytes():
+                    async for chunk in body_of(response):
                         data += chunk
-                        size += len(chunk)
-                        if size > MAX_BODY:
-                            raise NoAnswerError(f"the answer is longer than {MAX_BODY:,} bytes")
                         if events and stream.read(data):
                             break
                     if not events:

@@ -15,12 +15,13 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cache, lru_cache
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
@@ -64,9 +65,10 @@ class NoAnswerError(Exception):
 
 @dataclass
 class Call:
-    """One call of ``connect``, ``score`` or ``generate``: its connections, its results, and how many asks in a row were lost."""
+    """One call of ``connect``, ``score`` or ``generate``: its connections, what is sent along with every request, its results, and how many asks in a row were lost."""
 
-    client: httpx2.AsyncClient
+    transport: httpx2.AsyncHTTPTransport
+    headers: httpx2.Headers
     emit: Callable[[Any], None]
     lost: int = 0
     told: bool = False
@@ -119,23 +121,46 @@ class Wire:
         self.concurrency, self.timeout, self.attempts, self.wait = concurrency, timeout, attempts, wait
         self._random = random.Random()  # noqa: S311 - spreads attempts over time; every process has to draw differently
 
-    def client(self, connections: int | None = None) -> httpx2.AsyncClient:
-        """A client with so many connections at most; a pool of one costs a request the least, as it has nothing to look through."""
+    @asynccontextmanager
+    async def call(self, emit: Callable[[Any], None], connections: int | None = None) -> AsyncIterator[Call]:
+        """A call with so many connections at most; a pool of one costs a request the least, as it has nothing to look through.
+
+        Over httpx2's transport, without its client: redirects and cookies are not wanted, and what looks for them costs a tenth of a request nearby.
+        """
         key = self.key()[1]
-        return httpx2.AsyncClient(
-            headers={
-                "User-Agent": "aligntax",
-                "Accept": "application/json",
-                **JSON,
-                "Accept-Encoding": "identity",  # a limit on bytes read is a limit on bytes held
-                **({"Authorization": f"Bearer {key}"} if key else {}),
-            },
-            verify=_trust(),
-            follow_redirects=False,
-            trust_env=not is_local(self.given.host),  # proxies are for hosts elsewhere
-            timeout=httpx2.Timeout(None, connect=min(_CONNECT_SECONDS, self.timeout)),
-            limits=httpx2.Limits(max_connections=connections or self.concurrency),
-        )
+        headers = {
+            "User-Agent": "aligntax",
+            "Accept": "application/json",
+            **JSON,
+            "Accept-Encoding": "identity",  # a limit on bytes read is a limit on bytes held
+            **({"Authorization": f"Bearer {key}"} if key else {}),
+        }
+        limits = httpx2.Limits(max_connections=connections or self.concurrency)
+        async with httpx2.AsyncHTTPTransport(verify=_trust(), limits=limits, proxy=_proxy(self.given)) as transport:
+            yield Call(transport, httpx2.Headers(headers), emit)
+
+    @asynccontextmanager
+    async def answer(
+        self, call: Call, method: str, url: str, content: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[httpx2.Response]:
+        """One request's answer, whose body is still to be read (``body``).
+
+        Args:
+            call: whose connections and headers are used.
+            method: of HTTP.
+            url: where it goes.
+            content: what is sent.
+            headers: that go before those of the call.
+        """
+        sent = call.headers if headers is None else httpx2.Headers({**call.headers, **headers})
+        extensions = {"timeout": {"connect": min(_CONNECT_SECONDS, self.timeout)}}
+        request = httpx2.Request(method, _parsed(url), headers=sent, content=content, extensions=extensions)
+        response = await call.transport.handle_async_request(request)
+        response.request = request
+        try:
+            yield response
+        finally:
+            await response.aclose()
 
     async def request(
         self, call: Call, method: str, url: str, body: Mapping[str, Any] | None = None, attempts: int | None = None
@@ -164,12 +189,10 @@ class Wire:
         # Encoded here: half of a surrogate pair, which a text may hold, is sent as an escape.
         content = None if body is None else json.dumps(body).encode()
         with self.faults():
-            async with asyncio.timeout(self.timeout), call.client.stream(method, _parsed(url), content=content) as response:
+            async with asyncio.timeout(self.timeout), self.answer(call, method, url, content) as response:
                 data = bytearray()
-                async for chunk in response.aiter_bytes():
+                async for chunk in body_of(response):
                     data += chunk
-                    if len(data) > MAX_BODY:
-                        raise NoAnswerError(f"the answer is longer than {MAX_BODY:,} bytes")
                 return self.judged(response, bytes(data))
 
     @contextmanager
@@ -272,6 +295,8 @@ class _End:
 def in_background(work: Callable[[Callable[[Any], None]], Coroutine[Any, Any, None]]) -> Iterator[Any]:
     """What ``work`` emits, as it comes; it runs in an event loop of its own thread, and is cancelled when the iterator is closed.
 
+    Of several tasks that failed, the first one's error is raised.
+
     In a thread, because results are wanted by callers that have no event loop, or are inside one (notebooks); in a loop, because
     only there can a request that waits be ended at once.
     """
@@ -285,7 +310,7 @@ def in_background(work: Callable[[Callable[[Any], None]], Coroutine[Any, Any, No
             asyncio.set_event_loop(loop)
             loop.run_until_complete(task)
         except BaseException as raised:  # noqa: BLE001 - it is raised again in the caller's thread
-            error = raised
+            error = _first(raised)
         finally:
             with suppress(Exception):
                 loop.run_until_complete(loop.shutdown_asyncgens())
@@ -305,6 +330,38 @@ def in_background(work: Callable[[Callable[[Any], None]], Coroutine[Any, Any, No
         if thread is not threading.current_thread():  # which collects garbage, and may find this iterator
             with suppress(RuntimeError):  # it never began
                 thread.join(_FAREWELL)
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong in the first of several tasks."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def body_of(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """The body as it comes, up to a limit.
+
+    Raises:
+        NoAnswerError: if it is longer.
+    """
+    assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101 - of an asynchronous transport
+    plain = "Content-Encoding" not in response.headers
+    size = 0
+    async for chunk in response.stream if plain else response.aiter_bytes():
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise NoAnswerError(f"the answer is longer than {MAX_BODY:,} bytes")
+        yield chunk
+
+
+def _proxy(url: httpx2.URL) -> str | None:
+    """The proxy that the environment names for an address; those are for hosts elsewhere."""
+    if is_local(url.host) or proxy_bypass(url.host):
+        return None
+    named = getproxies()
+    found = named.get(url.scheme) or named.get("all")
+    return found if found is None or "://" in found else f"http://{found}"
 
 
 def address(url: str) -> httpx2.URL:

@@ -38,7 +38,7 @@ def _named_rows(names: Sequence[str], room: int, size: int = 12) -> Any:
 
     rows = [{"row": i, "text": short(name, room)} for i, name in enumerate(names)]
     base = alt.Chart(_data(rows)).mark_text(align="right", dx=-8, color=_INK, fontSize=size, limit=170)
-    return base.encode(x=alt.value(0), y=alt.Y("row:Q", axis=None, scale=_rows_scale(len(names))), text="text:N")
+    return base.encode(x=alt.value(0), y=_rows(len(names)), text="text:N")
 
 
 def model_names(found: Analysis) -> list[str]:
@@ -48,14 +48,26 @@ def model_names(found: Analysis) -> list[str]:
     return tails if len(set(tails)) == len(tails) and all(tails) else whole
 
 
-def _rows_scale(count: int) -> Any:
+def _rows(count: int, field: str = "row") -> altair.Y:
+    """The place of rows that are numbers from the top."""
     import altair as alt
 
-    return alt.Scale(domain=[-0.5, count - 0.5], reverse=True, nice=False, zero=False)
+    return alt.Y(f"{field}:Q", axis=None, scale=alt.Scale(domain=[-0.5, count - 0.5], reverse=True, nice=False, zero=False))
 
 
-def _wide(chart: Any, *, narrow: bool, height: int) -> altair.LayerChart:
-    return styled(chart.properties(padding={"left": 12, "top": 5, "right": 12, "bottom": 5}), narrow=narrow, height=height)
+def _columns(count: int, field: str = "column") -> altair.X:
+    """The place of columns that are numbers from the left."""
+    import altair as alt
+
+    return alt.X(f"{field}:Q", axis=None, scale=alt.Scale(domain=[-0.5, count - 0.5], nice=False, zero=False))
+
+
+def _wide(layers: Sequence[Any], *, narrow: bool, height: int) -> str:
+    """Layers as SVG, with room at their sides."""
+    import altair as alt
+
+    made = alt.layer(*layers).properties(padding={"left": 12, "top": 5, "right": 12, "bottom": 5})
+    return drawn(styled(made, narrow=narrow, height=height))
 
 
 def staircase(found: Analysis, *, narrow: bool) -> str:
@@ -71,7 +83,7 @@ def staircase(found: Analysis, *, narrow: bool) -> str:
         }
         for i, c in enumerate(order)
     ]  # fmt: skip
-    y = alt.Y("row:Q", axis=None, scale=_rows_scale(len(order)))
+    y = _rows(len(order))
     title = "mean difference of two models, on a scale from 0 to 1"
     x = alt.X("mean:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=4 if narrow else 6))
     roles = [r for r in _ROLES if any(row["role"] == r for row in rows)]
@@ -87,7 +99,7 @@ def staircase(found: Analysis, *, narrow: bool) -> str:
         alt.Chart(_data(rows)).mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=colour),
         _named_rows(order, 20 if narrow else _NAME),
     ]
-    return drawn(_wide(alt.layer(*layers), narrow=narrow, height=max(90, _STEP * len(order))))
+    return _wide(layers, narrow=narrow, height=max(90, _STEP * len(order)))
 
 
 def pair_map(found: Analysis, *, narrow: bool) -> str:
@@ -102,8 +114,7 @@ def pair_map(found: Analysis, *, narrow: bool) -> str:
         for j, m in enumerate(models)
     ]
     cell = _NARROW_CELL if narrow else _CELL
-    across = alt.Scale(domain=[-0.5, len(models) - 0.5], nice=False, zero=False)
-    x, y = alt.X("left:Q", axis=None, scale=across), alt.Y("top:Q", axis=None, scale=_rows_scale(len(chosen)))
+    column, row = _columns(len(models)), _rows(len(chosen))
     boxes = [{**r, "left": r["column"] - 0.5, "right": r["column"] + 0.5, "top": r["row"] - 0.5, "bottom": r["row"] + 0.5} for r in rows]
     known = alt.Chart(_data([b for b in boxes if b["rating"] is not None]))
     lost = alt.Chart(_data([b for b in boxes if b["rating"] is None]))
@@ -119,18 +130,18 @@ def pair_map(found: Analysis, *, narrow: bool) -> str:
     size = min(11, int(0.85 * width / max(1, len(models))))  # names lean at 60 degrees: so far are two of them apart
     head = alt.Chart(_data(heads if size >= _SMALLEST else [])).mark_text(align="left", angle=300, dx=4, dy=0, color=_INK, fontSize=size)
     layers = [
-        known.mark_rect(color="var(--link)").encode(x=x, x2="right:Q", y=y, y2="bottom:Q", opacity=shade),
-        lost.mark_text(text="×", color=_SOFT, fontSize=10).encode(
-            x=alt.X("column:Q", axis=None, scale=across), y=alt.Y("row:Q", axis=None, scale=_rows_scale(len(chosen)))
+        known.mark_rect(color="var(--link)").encode(
+            x=_columns(len(models), "left"), x2="right:Q", y=_rows(len(chosen), "top"), y2="bottom:Q", opacity=shade
         ),
-        head.encode(x=alt.X("column:Q", axis=None, scale=across), y=alt.value(-4), text="text:N"),
+        lost.mark_text(text="×", color=_SOFT, fontSize=10).encode(x=column, y=row),
+        head.encode(x=column, y=alt.value(-4), text="text:N"),
         _named_rows([found.pairs[p].name for p in chosen], 20 if narrow else 28, 11),
     ]
     if not narrow:
         starts = [i for i, p in enumerate(chosen) if i == 0 or found.pairs[p].category != found.pairs[chosen[i - 1]].category]
         kinds = alt.Chart(_data([{"row": i, "text": short(found.pairs[chosen[i]].category, 20)} for i in starts]))
         beside = kinds.mark_text(align="left", dx=8, color=_SOFT, fontSize=11)
-        layers.append(beside.encode(x=alt.value("width"), y=alt.Y("row:Q", axis=None, scale=_rows_scale(len(chosen))), text="text:N"))
+        layers.append(beside.encode(x=alt.value("width"), y=row, text="text:N"))
     made = alt.layer(*layers).properties(padding={"left": 12, "top": 8, "right": 12, "bottom": 5})
     return drawn(styled(made, narrow=narrow, height=max(60, cell * len(chosen))).properties(width=width))
 
@@ -175,9 +186,8 @@ def tree(found: Analysis, *, narrow: bool) -> str | None:
     dots: list[dict[str, Any]] = [
         {"x": 0.0, "y": float(place), "c": int(found.clusters.labels[leaf]) % len(colours)} for place, leaf in enumerate(order)
     ]
-    y_scale = _rows_scale(models)
     x = alt.X("x:Q", title="mean difference of two models' ratings")
-    y = alt.Y("y:Q", axis=None, scale=y_scale)
+    y = _rows(models, "y")
     used = sorted({d["c"] for d in dots})
     colour = alt.Color("c:O", scale=alt.Scale(domain=used, range=[colours[c] for c in used]), legend=None)
     layers = [
@@ -189,7 +199,7 @@ def tree(found: Analysis, *, narrow: bool) -> str | None:
             22 if narrow else 28,
         ),
     ]
-    return drawn(_wide(alt.layer(*layers), narrow=narrow, height=max(90, 18 * models)))
+    return _wide(layers, narrow=narrow, height=max(90, 18 * models))
 
 
 def shares(found: Analysis, *, narrow: bool) -> str | None:
@@ -205,7 +215,7 @@ def shares(found: Analysis, *, narrow: bool) -> str | None:
         return None
     for i, row in enumerate(rows):
         row |= {"row": i, "zero": 0.0}
-    y = alt.Y("row:Q", axis=None, scale=_rows_scale(len(rows)))
+    y = _rows(len(rows))
     title = "eta squared: share of the disagreement between groups"
     scale = alt.Scale(domain=[0, 1])
     x = alt.X("eta:Q", title=title, scale=scale)
@@ -216,7 +226,7 @@ def shares(found: Analysis, *, narrow: bool) -> str | None:
         marks.mark_point(filled=True, size=90, opacity=1, color="var(--link)").encode(x=x, y=y),
         _named_rows([str(row["name"]) for row in rows], 20 if narrow else 28),
     ]
-    return drawn(_wide(alt.layer(*layers), narrow=narrow, height=max(70, _STEP * len(rows))))
+    return _wide(layers, narrow=narrow, height=max(70, _STEP * len(rows)))
 
 
 def blind_spots(found: Analysis, *, narrow: bool) -> str | None:

@@ -5,17 +5,17 @@ python -m aligntax.report.drawing     reads one JSON list of plots from stdin, w
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
-from aligntax.core.words import cut, printable
 from aligntax.report import charts, curves, plane
+from aligntax.report.pages import attempted
 
 Figure = charts.Plot | plane.Drawing | curves.Curves
 Draw = Callable[[Sequence[Figure]], list[str]]
@@ -28,16 +28,8 @@ def narrow(figure: Figure) -> Figure:
 
 
 def draw_here(plots: Sequence[Figure]) -> list[str]:
-    """Draw in this process. A plot that the engine cannot draw says so in its place: no drawing is worth a run."""
-    return [_drawn(plot) for plot in plots]
-
-
-def _drawn(plot: Figure) -> str:
-    try:
-        return _svg(plot)
-    except Exception as error:  # noqa: BLE001 - the engine raises what it likes
-        said = html.escape(cut(printable(" ".join(str(error).split())), 200))
-        return f'<svg xmlns="http://www.w3.org/2000/svg" width="480" height="40"><text y="24" fill="currentColor">This chart could not be drawn: {said}</text></svg>'
+    """Draw in this process; a plot that cannot be drawn says so in its place."""
+    return [attempted(partial(_svg, plot)) for plot in plots]
 
 
 def _svg(figure: Figure) -> str:

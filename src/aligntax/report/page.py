@@ -11,11 +11,8 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
 from aligntax.core.errors import InputError
@@ -30,6 +27,7 @@ from aligntax.report import charts, overview
 from aligntax.report.changes import changes, shared
 from aligntax.report.curves import distribution, reliability
 from aligntax.report.drawing import Draw, Figure, draw_here, narrow
+from aligntax.report.pages import asset, figure, template
 from aligntax.report.plane import plane_drawing
 
 if TYPE_CHECKING:
@@ -101,10 +99,8 @@ class _Figures:
     def show(self, number: int, label: str) -> Markup:
         if self._drawing is not None:
             self._drawing.join()
-        wide, narrow = (Markup(svg) for svg in self._svgs[2 * number : 2 * number + 2])  # noqa: S704 - the drawing engine escapes labels; a test feeds it hostile ones
-        return Markup(
-            '<div class="wide-only" role="img" aria-label="{label}">{wide}</div><div class="narrow" role="img" aria-label="{label}">{narrow}</div>'
-        ).format(label=label, wide=wide, narrow=narrow)
+        wide, phone = self._svgs[2 * number : 2 * number + 2]
+        return figure(wide, phone, label)
 
 
 def render(comparison: Comparison, draw: Draw = draw_here) -> str:
@@ -136,14 +132,14 @@ def render(comparison: Comparison, draw: Draw = draw_here) -> str:
     timed = _plan_curves(distribution, overview.timed(ledger, main), figures)
     figures.start()
     items = changes(comparison, told)
-    template = _environment().get_template("page.html.j2")
+    page = template("page.html.j2")
     rooms = shared([min(len(group), MAX_TABLE_ROWS) for group in groups], MAX_LINES)
     sections = [(group[0].pair, _section(i, group, rooms[i], forests.get(i), figures)) for i, group in enumerate(groups)]
-    script = _asset("report.js")
+    script = asset("report.js")
     main_lines = main_entries(ledger)
-    return template.render(
-        css=Markup(_asset("report.css")),  # noqa: S704 - package data
-        script=Markup(script),  # noqa: S704 - package data
+    return page.render(
+        css=asset("report.css"),
+        script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         title=f"{printable(study.baseline)} to {printable(study.candidate)}",
         sentence=summary(main_lines, *main),
@@ -221,11 +217,6 @@ def _plan_curves(draw: Callable[[Entry], Figure | None], entries: Sequence[Entry
     return out
 
 
-@cache
-def _asset(name: str) -> str:
-    return (files("aligntax.report") / "templates" / name).read_text(encoding="utf-8")
-
-
 def _plan_forests(groups: Sequence[Sequence[Entry]], figures: _Figures) -> dict[int, int]:
     """Forest plots of the first groups with several changes of one unit (the first of all may have one): figure by number of the group."""
     planned: dict[int, int] = {}
@@ -250,18 +241,6 @@ def _divergent(ledger: Ledger, main: tuple[str, str]) -> list[tuple[str, str]]:
 def _distance(ledger: Ledger, pair: tuple[str, str]) -> str:
     entry = overview.distance_of(ledger, pair)
     return "" if entry is None else f"{entry.metric}, {entry.unit.replace('/', ' per ')} of the candidate's answers"
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("aligntax.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shown"] = printable
-    return environment
 
 
 def _section(number: int, entries: Sequence[Entry], room: int, figure: int | None, figures: _Figures) -> _Section:
