@@ -18,7 +18,7 @@ from aligntax.stats.groups import GroupShare
 from aligntax.stats.raters import cluster_raters
 from tests.support.atlas_ratings import ratings_of
 
-GROWS, STAIRS, SIZE, GEOGRAPHY, CAMPS, ILLUSION = range(6)
+GROWS, STAIRS, SIZE, GEOGRAPHY, CAMPS, FLATTENS, ILLUSION = range(7)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,7 @@ def test_what_is_lacking_is_said(base: Analysis) -> None:
     assert judged(base, STAIRS, trend=None).why == "the categories control, a, b have too few rated pairs to compare"
     assert judged(base, GEOGRAPHY, groups=[]).why.startswith("no column says where models come from")
     assert judged(base, CAMPS, groups=[]).why.startswith("no column says how models were aligned")
+    assert judged(base, FLATTENS).why.startswith("no step of training was taken by two families")
     assert judged(base, ILLUSION, roles=replace(base.roles, contested=())).why == "no category is contested"
     assert judged(base, ILLUSION, councils=[]).why.startswith("no contested pair is flagged as divergent with a range above 0.2")
     two = judged(base, ILLUSION, councils=[], counts={**base.counts, "models": 2})

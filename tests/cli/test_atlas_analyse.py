@@ -51,7 +51,7 @@ def test_json_prints_the_numbers_and_nothing_else(matrix: Path, tmp_path: Path, 
     done = aligntax("atlas", "analyse", matrix, "--scale", "0:100", "--json", "--permutations", "99")
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
-    assert (told["schema"], told["counts"]["models"], len(told["claims"])) == (1, 5, 6)
+    assert (told["schema"], told["counts"]["models"], len(told["claims"])) == (1, 5, 7)
     assert not (tmp_path / "atlas").exists()
 
 
@@ -70,3 +70,48 @@ def test_what_cannot_be_used_is_one_sentence(matrix: Path, aligntax: Run, argume
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+FAMILY = "pair,category,model,rating,topic,parent\n" + "".join(
+    f"{category} {t},{category},{model},{round(mean + 0.01 * t + extra * (category == 'clash'), 2)},t{t},{'base' if model == 'dpo' else ''}\n"
+    for t in range(12)
+    for category, mean in (("control", 0.7), ("clash", 0.2))
+    for model, extra in (("base", 0.0), ("dpo", 0.2 + 0.01 * (t % 3)))
+)
+
+
+def test_a_second_analysis_replaces_the_ledger_of_the_first(tmp_path: Path, aligntax: Run) -> None:
+    (tmp_path / "family.csv").write_text(FAMILY)
+    for level in ("0.95", "0.9"):
+        done = aligntax("atlas", "analyse", "family.csv", "--level", level, "--permutations", "99", "--out", "atlas")
+        assert done.returncode == 0, done.stderr
+        assert "stages of base: atlas/stages-1/report.html" in done.stderr
+        ledger = json.loads((tmp_path / "atlas" / "stages-1" / "ledger.json").read_text())
+        assert {e["level"] for e in ledger["entries"]} == {float(level)}
+        assert {e["verdict"] for e in ledger["entries"] if e["task"] == "atlas_clash"} == {"tax"}
+
+
+def test_what_is_not_ours_is_not_replaced_and_nothing_is_written(tmp_path: Path, aligntax: Run) -> None:
+    (tmp_path / "family.csv").write_text(FAMILY)
+    (tmp_path / "atlas" / "stages-1").mkdir(parents=True)
+    (tmp_path / "atlas" / "stages-1" / "thesis.txt").write_text("mine")
+    done = aligntax("atlas", "analyse", "family.csv", "--permutations", "99", "--out", "atlas")
+    assert done.returncode != 0
+    assert "stages-1 is a folder with other files in it" in done.stderr
+    assert sorted(p.name for p in (tmp_path / "atlas").rglob("*")) == ["stages-1", "thesis.txt"]
+
+
+def test_a_parent_that_rated_nothing_is_named_before_anything_is_written(tmp_path: Path, aligntax: Run) -> None:
+    (tmp_path / "family.csv").write_text(FAMILY.replace("base\n", "elder\n"))
+    done = aligntax("atlas", "analyse", "family.csv", "--out", "atlas")
+    assert done.returncode == 2
+    assert "dpo names the parent elder, which rated nothing" in done.stderr
+    assert not (tmp_path / "atlas").exists()
+
+
+def test_roles_that_were_named_hold_in_the_ledger(tmp_path: Path, aligntax: Run) -> None:
+    (tmp_path / "family.csv").write_text(FAMILY.replace(",clash,", ",opposites,"))
+    done = aligntax("atlas", "analyse", "family.csv", "--contradiction", "opposites", "--permutations", "99", "--out", "atlas")
+    assert done.returncode == 0, done.stderr
+    ledger = json.loads((tmp_path / "atlas" / "stages-1" / "ledger.json").read_text())
+    assert {e["task"] for e in ledger["entries"]} == {"atlas_control"}

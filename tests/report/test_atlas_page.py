@@ -20,7 +20,7 @@ from aligntax.atlas.analysis import Analysis, Settings, analyse
 from aligntax.atlas.ratings import FloatArray
 from aligntax.report import atlas_charts as charts
 from aligntax.report.atlas_page import render
-from aligntax.report.atlas_text import COLLAPSE, collapse_grid, components_grid, doubts, grids, lead, sentences, short, view
+from aligntax.report.atlas_text import COLLAPSED, collapse_grid, components_grid, doubts, grids, lead, sentences, short, view
 from aligntax.stats.raters import cluster_raters
 from tests.support.atlas_ratings import ratings_of
 
@@ -102,7 +102,7 @@ def test_a_row_for_every_model_of_the_collapse_and_the_outermost_in_a_terminal()
     assert [row[0] for row in few.rows[2:]] == ["m0", "m1", "m14", "m15"]
     assert "12 models between these are left out here." in few.note
     assert "0: rated like a contradiction, 1: rated like a paraphrase" in few.note
-    assert COLLAPSE in text_of(found)
+    assert COLLAPSED in text_of(found)
 
 
 def test_doubts_say_what_the_design_lacks() -> None:

@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from aligntax.atlas.ratings import PARENT, FloatArray, IntArray, Ratings, known_mean, numbered
+from aligntax.atlas.families import StageStep, families, stage_steps
+from aligntax.atlas.ratings import FloatArray, IntArray, Ratings, known_mean, numbered
 from aligntax.atlas.roles import Roles, roles_of, unknown
 from aligntax.core.errors import InputError
 from aligntax.core.words import cut, items_text, printable
@@ -263,6 +264,7 @@ class Analysis:
     trend: Trend | None
     adjusted_trend: Trend | None
     collapse: list[CollapseRow]
+    stages: list[StageStep]
     components: Components | None
     designs: list[dict[str, Any]]
     reliability: dict[str, dict[str, float | None]]
@@ -292,12 +294,13 @@ def analyse(ratings: Ratings, settings: Settings | None = None, tell: Callable[[
         tell: progress, a phrase at a time.
 
     Raises:
-        InputError: if there are fewer than two models or pairs with ratings, a category named is not there, or the settings fit nothing.
+        InputError: if there are fewer than two models or pairs with ratings, a category named is not there, a model's parent rated nothing, or the settings fit nothing.
     """
     want = settings or Settings()
     rng = np.random.default_rng(want.seed)
     x = ratings.means()
     _check(ratings, x, want)
+    of_models = families(ratings)
     roles = roles_of(ratings.categories, want.controls, want.anchors, want.contradictions, want.foils, want.middle)
     notes = list(ratings.notes)
     labels = np.array([ratings.categories.index(c) for c in ratings.category])
@@ -337,6 +340,7 @@ def analyse(ratings: Ratings, settings: Settings | None = None, tell: Callable[[
         trend=trend,
         adjusted_trend=adjusted,
         collapse=_collapse(x, ratings, labels, roles, want.level, notes),
+        stages=stage_steps(ratings, x, of_models, roles, want.level),
         components=components,
         designs=[] if components is None else _designs(components, ratings),
         reliability=_reliability(x, labels, ratings.categories),
@@ -820,7 +824,7 @@ def _grouped(
         ("all pairs", np.ones(len(x), dtype=bool)),
     ):
         made = []
-        for column in (name for name in ratings.groups if name != PARENT):
+        for column in ratings.groups:
             row = _group_row(x[rows], ratings, column, on, kin, want, rng)
             if tree is not None and (on != "all pairs" or not contested):
                 row = replace(row, clusters=_cluster_agreement(tree, clustered, ratings.groups[column], want, rng))

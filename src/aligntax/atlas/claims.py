@@ -16,6 +16,7 @@ from math import exp
 from typing import Literal
 
 from aligntax.atlas.analysis import Analysis, Comparison, GroupRow
+from aligntax.atlas.families import COLLAPSE
 from aligntax.core.words import cut, items_text, level_text, p_text, printable
 from aligntax.stats.contrasts import MIN_MODELS, LogRatio
 
@@ -31,6 +32,8 @@ SEEN = 0.05
 """Of so many councils and more it is said that they seem to agree."""
 MIN_FLAGGED = 5
 """On fewer pairs nothing is said of others."""
+_TOLD = 4
+"""Steps that are told of; the table has all."""
 _WIDTH = 1e-9
 """An interval that is narrower comes of ratings that do not vary, and says nothing of other ratings."""
 
@@ -46,7 +49,7 @@ class Claim:
 
 def claims(found: Analysis) -> list[Claim]:
     """All claims, in the source's order."""
-    return [_grows(found), _stairs(found), _size(found), _geography(found), _camps(found), _illusion(found)]
+    return [_grows(found), _stairs(found), _size(found), _geography(found), _camps(found), _flattens(found), _illusion(found)]
 
 
 def _unit(found: Analysis) -> str:
@@ -253,6 +256,31 @@ def _camps(found: Analysis) -> Claim:
     return Claim(claim, "not supported", f"{told} ({_unit(found)})")
 
 
+def _flattens(found: Analysis) -> Claim:
+    claim = "The flattening happens after pretraining, in the alignment phase: stages rate what is contested more alike than the models that they come from."
+    contested = [one for one in found.stages if one.category in found.roles.contested]
+    steps = [one for one in contested if one.measure == COLLAPSE] or contested
+    if not steps:
+        return Claim(
+            claim,
+            "cannot be told",
+            "no step of training was taken by two families and more (columns parent and stage); what it did to one family is in that family's own ledger",
+        )
+    more, less = ([one for one in steps if one.finding == finding] for finding in ("more alike", "further apart"))
+    judgement: Judgement = "supported" if more and not less else "contradicted" if less and not more else "not supported"
+    measure = (
+        "less the change of the same topics' paraphrases"
+        if steps[0].measure == COLLAPSE
+        else "no paraphrases of the same topics were rated"
+    )
+    told = "; ".join(
+        f"{cut(printable(one.before), 40)} to {cut(printable(one.after), 40)}, {cut(printable(one.category), 40)}: {one.change.mean:+.3f} "
+        f"[{one.change.low:+.3f}, {one.change.high:+.3f}], {one.change.rows} families, p {p_text(one.p_holm)} (Holm)"
+        for one in sorted(steps, key=lambda one: one.p_holm)[:_TOLD]
+    )
+    return Claim(claim, judgement, f"change of the rating from parent to child, {measure}: {told} ({_unit(found)})")
+
+
 def _illusion(found: Analysis) -> Claim:
     claim = "A small council seems to agree where the whole ensemble does not."
     if not found.roles.contested:
@@ -273,7 +301,7 @@ def _illusion(found: Analysis) -> Claim:
             f"; of councils of {three.k} from one cluster {100 * three.within:.0f} %, of mixed ones {100 * three.across:.0f} % (clusters found in the same "
             "ratings make that difference larger than it is)"
         )
-    size = f"have a range of at most {found.settings.tau:g} on {items_text(three.pairs, 'pair')} that divide the whole ensemble by more"
+    size = f"have a range of at most {found.settings.tau:g} on {items_text(three.pairs, 'pair')} that divide{'s' if three.pairs == 1 else ''} the whole ensemble by more"
     judgement: Judgement = "cannot be told" if three.pairs < MIN_FLAGGED else "supported" if three.rate >= SEEN else "not supported"
     few = f". So few pairs say nothing of others: it takes {MIN_FLAGGED}" if three.pairs < MIN_FLAGGED else ""
     rule = f". Supported is said from {100 * SEEN:.0f} % of councils of {three.k} on" if not few else ""

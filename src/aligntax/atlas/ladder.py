@@ -1,10 +1,10 @@
 """Does alignment flatten? Stages of one family, rated within one study, as a ledger of kind ``epistemic``.
 
-A family is every model that descends from one root (the column ``parent``). Its stages are arms, the pairs are items, topics are their clusters. Two metrics:
+A family's stages are arms, the pairs are items, topics are their clusters. Two metrics:
 
 - ``rating``: of contested pairs, where a stage that rates them more alike than its parent did has flattened them: less is better, and a rise is a tax. Of
-  controls, which say the same, a fall is the loss. Anchors, contradictions and foils have no better side and are left out.
-- ``collapse``: a contested pair's rating less the mean of its topic's paraphrases (controls that say the same). What a stage does to the whole scale cancels; what is left is what it does to
+  paraphrases (controls that say the same), a fall is the loss. What has no better side (anchors, contradictions, foils, controls in the middle) is left out.
+- ``collapse``: a contested pair's rating less the mean of its topic's paraphrases. What a stage does to the whole scale cancels; what is left is what it does to
   contested pairs.
 
 A pair's rating is a model's mean over orders, wordings and repeats. Everything else (pairing, intervals, verdicts, the stage tree, the gate) is the ledger's own.
@@ -12,73 +12,32 @@ A pair's rating is a model's mean over orders, wordings and repeats. Everything 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from math import isfinite
 from pathlib import Path
 
 import numpy as np
 
+from aligntax.atlas.families import COLLAPSE, RATING, Family, calm
 from aligntax.atlas.ratings import FloatArray, Ratings
-from aligntax.atlas.roles import Roles, roles_of
-from aligntax.core.errors import InputError
+from aligntax.atlas.roles import Roles
 from aligntax.core.ids import digest
 from aligntax.core.items import Value
 from aligntax.core.samples import Outcome
 from aligntax.core.study import Analysis, Arm, Scale, Study
-from aligntax.core.words import cut, printable
 from aligntax.flow.diff import Comparison, compare_rows
 from aligntax.store.logs import LogFacts, LogRow, LogSource, Want
 from aligntax.store.rows import Rows
 
-PARENT = "parent"
-RATING, COLLAPSE = "rating", "collapse"
 TASK = "atlas_"
 READER = "atlas"
-
-
-@dataclass(frozen=True)
-class Family:
-    """A root and its descendants, parents before children; ``parents`` by name, None for the root."""
-
-    root: str
-    parents: dict[str, str | None]
-
-
-def families(ratings: Ratings) -> list[Family]:
-    """Families of two models and more.
-
-    Raises:
-        InputError: where a parent did not rate, or a model descends from itself.
-    """
-    if PARENT not in ratings.groups:
-        return []
-    parent = dict(zip(ratings.models, ratings.groups[PARENT], strict=True))
-    for name, above in parent.items():
-        if above is not None and above not in parent:
-            raise InputError(
-                f"{printable(name)} names the parent {cut(printable(above), 60)}, which rated nothing; leave it out, or have it rate as well"
-            )
-    out: dict[str, dict[str, str | None]] = {}
-    for name in ratings.models:
-        path, at = [name], parent[name]
-        while at is not None:
-            if at in path:
-                raise InputError(f"{printable(name)} is its own ancestor in the column parent")
-            path.append(at)
-            at = parent[at]
-        family = out.setdefault(path[-1], {path[-1]: None})
-        for one in reversed(path):
-            family.setdefault(one, parent[one])
-    return [Family(root, of) for root, of in out.items() if len(of) > 1]
 
 
 def compared(
     ratings: Ratings,
     family: Family,
+    roles: Roles,
     *,
-    controls: Sequence[str] = (),
-    anchors: Sequence[str] = (),
     level: float = 0.95,
     seed: int = 0,
     say: Callable[[str, int], None] = lambda *_: None,
@@ -88,16 +47,11 @@ def compared(
     Args:
         ratings: of the ensemble.
         family: one of ``families``.
-        controls: categories that the others are compared with; empty takes those whose names say so.
-        anchors: categories with known ratings.
+        roles: what every category is for.
         level: confidence level.
         seed: of the bootstrap, if any.
         say: progress.
-
-    Raises:
-        InputError: if a category is named that is not there.
     """
-    roles = roles_of(ratings.categories, controls, anchors)
     tasks = {c: f"{TASK}{c}" for c in ratings.categories}
     directions = {(tasks[c], metric): False for c in roles.contested for metric in (RATING, COLLAPSE)}
     analysis = Analysis(
@@ -112,6 +66,8 @@ def compared(
         for name, above in family.parents.items()
     )
     study = Study(baseline=family.root, arms=arms, analysis=analysis)
+    x = ratings.means()
+    base = calm(ratings, x, roles)
     rows, facts = Rows(), []
     try:
         for arm in arms:
@@ -120,7 +76,12 @@ def compared(
                 auto_cluster=None if ratings.topic is None else "topic",
                 settings={"harness": "aligntax atlas"},
             )
-            rows.add(arm.name, Path(ratings.source), LogSource(READER, _rows(ratings, arm.name, tasks, roles), facts=one), Want(None, None))
+            rows.add(
+                arm.name,
+                Path(ratings.source),
+                LogSource(READER, _rows(ratings, arm.name, tasks, roles, x, base), facts=one),
+                Want(None, None),
+            )
             facts.append(one)
         return compare_rows(study, rows, facts, say)
     except BaseException:
@@ -133,19 +94,18 @@ def _told(ratings: Ratings, model: str) -> list[float | None]:
     return [v if isfinite(v) else None for v in flat]
 
 
-def _rows(ratings: Ratings, model: str, tasks: dict[str, str], roles: Roles) -> Iterator[LogRow]:
+def _rows(ratings: Ratings, model: str, tasks: dict[str, str], roles: Roles, x: FloatArray, base: FloatArray) -> Iterator[LogRow]:
     """A row per pair that the model was asked about, with its mean rating; where none came it failed."""
     number = ratings.models.index(model)
-    mean, asked = ratings.means()[:, number], ratings.asked[:, number].any(axis=(1, 2, 3))
-    base = _control_means(ratings, mean, roles.paraphrases)
+    asked = ratings.asked[:, number].any(axis=(1, 2, 3))
     for i in np.flatnonzero(asked).tolist():
-        if ratings.category[i] not in (*roles.contested, *roles.controls):
+        if ratings.category[i] not in (*roles.contested, *roles.paraphrases):
             continue
-        texts, topic, value = ratings.texts[i], None if ratings.topic is None else ratings.topic[i], float(mean[i])
+        texts, value, same = ratings.texts[i], float(x[i, number]), float(base[i, number])
         rated = isfinite(value)
         scores = {RATING: Value(value) if rated else Value(None, Outcome.FAILED)}
-        if ratings.category[i] in roles.contested and topic in base:
-            scores[COLLAPSE] = Value(value - base[topic]) if rated else Value(None, Outcome.FAILED)
+        if ratings.category[i] in roles.contested and isfinite(same):
+            scores[COLLAPSE] = Value(value - same) if rated else Value(None, Outcome.FAILED)
         yield LogRow(
             task=tasks[ratings.category[i]],
             item=ratings.pairs[i],
@@ -153,14 +113,5 @@ def _rows(ratings: Ratings, model: str, tasks: dict[str, str], roles: Roles) -> 
             scores=scores,
             question=ratings.pairs[i] if texts is None else f"{texts[0]}\n\n{texts[1]}",
             answer=f"{value:.3f}" if rated else None,
-            cluster=topic,
+            cluster=None if ratings.topic is None else ratings.topic[i],
         )
-
-
-def _control_means(ratings: Ratings, mean: FloatArray, calm: Sequence[str]) -> dict[str | None, float]:
-    """By topic, the model's mean rating of its control pairs; topics without one are left out."""
-    found: dict[str | None, list[float]] = {}
-    for i, topic in enumerate(ratings.topic or ()):
-        if topic is not None and ratings.category[i] in calm and isfinite(mean[i]):
-            found.setdefault(topic, []).append(float(mean[i]))
-    return {topic: sum(of) / len(of) for topic, of in found.items()}

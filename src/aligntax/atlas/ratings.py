@@ -21,7 +21,8 @@ IntArray = npt.NDArray[np.int64]
 FACETS = ("order", "variant", "repeat")
 """How often a model rated a pair: with the sentences in which order, by which wording of the question, and how many times."""
 OF_PAIRS = ("category", "topic", "reference", "text_a", "text_b")
-PARENT = "parent"
+PARENT, STAGE = "parent", "stage"
+"""Columns that say where a model comes from, and by which stage of training; read wherever they are."""
 """Column of the model that a model was made from: it makes families of stages, and is no group like the others."""
 MAX_CELLS = 200_000_000
 
@@ -52,6 +53,7 @@ class Ratings:
         reference: (pairs,) what people (or whoever is named) say, in [0, 1], NaN where unknown.
         texts: of every pair, None where unknown.
         groups: by column, the label of every model, None where it has none.
+        lineage: the same of the columns ``parent`` and ``stage``, as far as they are there.
         missing: (model, category, why) -> how many were asked and gave no rating.
         modes: how ratings were made (``sampled``, ``logprob``), by model, where the table says so.
         source: file name.
@@ -73,6 +75,7 @@ class Ratings:
     modes: Mapping[str, tuple[str, ...]]
     source: str
     notes: tuple[str, ...] = ()
+    lineage: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -190,6 +193,10 @@ class _Loader:
         category = self._of_pairs(want.category, pair, pairs, needed=True)
         topic = self._of_pairs("topic", pair, pairs) if "topic" in self.table else None
         texts = [self._of_pairs(name, pair, pairs) if name in self.table else [None] * len(pairs) for name in ("text_a", "text_b")]
+
+        def of(column: str) -> tuple[str | None, ...]:
+            return tuple(self._of_models(column, model, models))
+
         return Ratings(
             x,
             asked,
@@ -201,11 +208,12 @@ class _Loader:
             None if topic is None else tuple(topic),
             self._reference(pair, pairs),
             tuple(None if a is None or b is None else (a, b) for a, b in zip(*texts, strict=True)),
-            {name: tuple(self._of_models(name, model, models)) for name in self._group_columns()},
+            {name: of(name) for name in self.want.groups or ("group", STAGE) if name in self.table},
             self._missing(value, model, models, pair, category),
             self._modes(model, models),
             source,
             tuple(notes),
+            {name: of(name) for name in (PARENT, STAGE) if name in self.table},
         )
 
     def _row(self, at: int) -> str:
@@ -311,9 +319,6 @@ class _Loader:
             out[at] = (value - low) / (high - low)
         return out
 
-    def _group_columns(self) -> tuple[str, ...]:
-        return tuple(name for name in (*(self.want.groups or ("group",)), PARENT) if name in self.table)
-
     def _missing(
         self, value: FloatArray, model: IntArray, models: Sequence[str], pair: IntArray, category: Sequence[str | None]
     ) -> dict[tuple[str, str, str], int]:
@@ -363,10 +368,13 @@ def _with_groups(found: Ratings, path: Path, want: Columns) -> Ratings:
         raise LogError(
             f"{where} has no row for {cut(printable(gone), 60)}, which rated pairs; it has {cut(', '.join(map(printable, rows)), 300)}"
         )
-    columns = (*want.groups, PARENT) if want.groups else tuple(name for name in table if name != want.model)
+    columns = want.groups or tuple(name for name in table if name not in (want.model, PARENT))
     if wrong := next((name for name in want.groups if name not in table and name not in found.groups), None):
         raise InputError(
             f"no column {printable(wrong)!r} in {where}, to group models by; it has {cut(', '.join(map(printable, table)), 300)}"
         )
-    groups = {name: tuple(table[name][rows[model]] for model in found.models) for name in columns if name in table}
-    return replace(found, groups={**found.groups, **groups})
+    groups, lineage = (
+        {name: tuple(table[name][rows[model]] for model in found.models) for name in names if name in table}
+        for names in (columns, (PARENT, STAGE))
+    )
+    return replace(found, groups={**found.groups, **groups}, lineage={**found.lineage, **lineage})

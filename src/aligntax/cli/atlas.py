@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aligntax.cli.atlas_tell import tell
 from aligntax.cli.shared import note
 from aligntax.core.errors import AligntaxError, InputError
+from aligntax.core.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from aligntax.atlas.analysis import Analysis, Settings
+    from aligntax.atlas.analysis import Analysis
+    from aligntax.atlas.families import Family
     from aligntax.atlas.pairs import PairSet
     from aligntax.atlas.ratings import Ratings
     from aligntax.atlas.run import Estimate, Run
@@ -75,7 +78,7 @@ def analyse(
     ] = None,
     group: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN", help="Column that groups models (repeat); default: group, or all columns of --models."),
+        typer.Option(metavar="COLUMN", help="Column that groups models (repeat); default: group and stage, or all columns of --models."),
     ] = None,
     pair: Annotated[str, typer.Option(metavar="COL", help="Column that names the pair.")] = "pair",
     category: Annotated[str, typer.Option(metavar="COL", help="Column that names its category.")] = "category",
@@ -113,9 +116,11 @@ def analyse(
     from aligntax.atlas.analysis import Settings
     from aligntax.atlas.analysis import analyse as work
     from aligntax.atlas.export import as_json
+    from aligntax.atlas.families import families
     from aligntax.atlas.ratings import Columns, read_ratings
     from aligntax.report.atlas_text import view
     from aligntax.report.terminal import console
+    from aligntax.store.run import check_target
 
     low, high = _scale(scale)
     columns = Columns(pair, category, model, rating, _words(group), (low, high))
@@ -125,6 +130,9 @@ def analyse(
         level=level, step=0.01 if step is None else step / (high - low) if high > low else step, seed=seed,
     )  # fmt: skip
     read = read_ratings(ratings, columns, models)
+    targets = [] if out is None else [(family, out / f"stages-{number}") for number, family in enumerate(families(read), 1)]
+    for _, target in targets:
+        check_target(target, None)
     found = work(read, settings, _tell)
     text = as_json(found)
     if json:
@@ -133,25 +141,22 @@ def analyse(
         console().print(view(found))
     if out is not None:
         _write(out, found, text)
-        _write_families(out, read, settings)
+        for family, target in targets:
+            _write_family(target, read, family, found)
 
 
-def _write_families(out: Path, ratings: Ratings, settings: Settings) -> None:
-    """A run for every family of models, with the ledger of its stages."""
-    from aligntax.atlas.ladder import compared, families
+def _write_family(target: Path, ratings: Ratings, family: Family, found: Analysis) -> None:
+    """A run with the ledger of one family's stages; one that an earlier analysis left there is replaced."""
+    from aligntax.atlas.ladder import compared
     from aligntax.core.explain import main_entries, summary
     from aligntax.report.page import render
     from aligntax.store.run import write_run
 
-    for number, family in enumerate(families(ratings), 1):
-        with compared(
-            ratings, family, controls=settings.controls, anchors=settings.anchors, level=settings.level, seed=settings.seed
-        ) as one:
-            target = out / f"stages-{number}"
-            write_run(target, one.study, one.ledger, one.provenance, one.rows, lambda one=one: render(one))  # type: ignore[misc]
-            note(f"stages of {family.root}: {target / 'report.html'} (a run: aligntax show, gate and exchange read it)")
-            for baseline, candidate in dict.fromkeys(e.pair for e in one.ledger):
-                note(f"  {summary(main_entries(one.ledger), baseline, candidate)}")
+    with compared(ratings, family, found.roles, level=found.settings.level, seed=found.settings.seed) as one:
+        write_run(target, one.study, one.ledger, one.provenance, one.rows, lambda: render(one), replace=True)
+        note(f"stages of {printable(family.root)}: {target / 'report.html'} (a run: aligntax show, gate and exchange read it)")
+        for baseline, candidate in dict.fromkeys(e.pair for e in one.ledger):
+            note(f"  {summary(main_entries(one.ledger), baseline, candidate)}")
 
 
 def _tell(what: str) -> None:
@@ -237,7 +242,6 @@ def run_(
     from aligntax.atlas.protocol import ATLAS_V1, Plan, protocol_of
     from aligntax.atlas.roster import read_roster
     from aligntax.atlas.run import collect, estimates, finish, notes, outcomes, planned, probes, shown_protocol
-    from aligntax.core.words import printable
 
     if protocol not in ("isolated", "atlas-v1"):
         raise InputError(f"--protocol is isolated or atlas-v1; got {printable(repr(protocol))}")
@@ -288,8 +292,6 @@ def run_(
 
 def _say_probe(name: str, facts: dict[str, Any]) -> None:
     """What an endpoint can do, before it is asked all that it will be paid for."""
-    from aligntax.core.words import printable
-
     if not facts["answers"]:
         note(f"{name} does not answer: {facts['why']}")
         return
@@ -315,32 +317,49 @@ def _first(pairs: PairSet, limit: int) -> PairSet:
     return pair_set(kept, f"{pairs.source}, the first {limit} of every category")
 
 
+def _counted(advance: Callable[[int], None]) -> Callable[[str, int, int], None]:
+    """What is told of single models, as steps of all calls."""
+    before: dict[str, int] = {}
+
+    def tell(model: str, known: int, _of: int) -> None:
+        advance(max(0, known - before.setdefault(model, known - 1)))
+        before[model] = known
+
+    return tell
+
+
+def _tenths(total: int) -> Callable[[int], None]:
+    """A line for every tenth."""
+    done = 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        tenth, done = 10 * done // max(1, total), done + more
+        if 10 * done // max(1, total) > tenth:
+            note(f"{done:,} of {total:,} calls")
+
+    return advance
+
+
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[str, int, int], None]]:
-    """Progress over all calls; on a terminal a bar, else a line now and then."""
+    """Progress over all calls; on a terminal a bar, else a line for every tenth."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda *_: None
+        yield _counted(_tenths(total))
         return
     with Progress(TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("asking", total=total)
-        seen: dict[str, int] = {}
-
-        def tell(model: str, done: int, _of: int) -> None:
-            progress.advance(task, max(0, done - seen.setdefault(model, done - 1)))
-            seen[model] = done
-
-        yield tell
+        yield _counted(lambda more: progress.advance(task, more))
 
 
 def _say_plan(run: Run, estimates: list[Estimate], how: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from aligntax.core.words import printable
     from aligntax.report.terminal import console
 
     screen = console()
@@ -537,7 +556,7 @@ def council(
 
     from aligntax.atlas.choosing import choose
     from aligntax.atlas.ratings import Columns, read_ratings
-    from aligntax.core.words import level_text, percent, printable
+    from aligntax.core.words import level_text, percent
     from aligntax.report.terminal import console
 
     read = read_ratings(ratings, Columns(scale=_scale(scale)))
@@ -576,7 +595,6 @@ def pairs_(
     from importlib.resources import files
 
     from aligntax.atlas.pairs import against_checklist, matching_report, read_pairs, standard_pairs
-    from aligntax.core.words import printable
     from aligntax.store.run import write_text
 
     if copy is not None:
@@ -588,3 +606,6 @@ def pairs_(
     typer.echo(matching_report(found))
     for text in against_checklist(found):
         note(f"! {printable(text)}")
+
+
+app.command("tell")(tell)

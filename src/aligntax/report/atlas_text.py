@@ -12,6 +12,7 @@ from rich.text import Text
 
 from aligntax.atlas.analysis import Analysis, Comparison
 from aligntax.atlas.claims import Claim, claims
+from aligntax.atlas.families import COLLAPSE, RATING
 from aligntax.core.words import cut, items_text, level_text, number, p_text, percent, printable
 from aligntax.stats.contrasts import LogRatio
 
@@ -22,7 +23,8 @@ MAX_COLLAPSED = 12
 NOTHING = "-"
 MATCHED_TITLE = "Against controls in the middle of the scale"
 BEYOND = "Is it contradiction as such, or the words"
-COLLAPSE = "Like a paraphrase or like a contradiction"
+COLLAPSED = "Like a paraphrase or like a contradiction"
+STAGES = "What steps of training did, over families"
 ROOM = 40
 """Characters of a name in a table."""
 MATCHED = 0.15
@@ -335,7 +337,7 @@ def collapse_grid(found: Analysis, limit: int | None = None) -> Grid | None:
         single = [*single[: limit // 2], *single[len(single) - limit // 2 :]]
     first = whole[0] if whole else None
     return Grid(
-        COLLAPSE,
+        COLLAPSED,
         (("model", False), ("category", False), ("position", True), (level_text(found.settings.level), False), ("above the middle", True), (level_text(found.settings.level), False), ("topics", True)),
         tuple(
             (
@@ -394,10 +396,33 @@ def pairs_grid(found: Analysis, limit: int = MAX_PAIRS) -> Grid:
     )
 
 
+def stages_grid(found: Analysis) -> Grid | None:
+    """What a step of training did, over families."""
+    if not found.stages:
+        return None
+    words = {RATING: "rating", COLLAPSE: "rating less paraphrases"}
+    return Grid(
+        STAGES,
+        (
+            ("step", False), ("category", False), ("families", True), ("pairs", True), ("change of", False), ("by", True), (level_text(found.settings.level), False), ("p", True), ("rated", False),
+        ),
+        tuple(
+            (
+                f"{name_text(one.before)} to {name_text(one.after)}", name_text(one.category), str(one.change.rows), str(one.change.columns), words[one.measure],
+                f"{one.change.mean:+.3f}", f"{one.change.low:+.3f} to {one.change.high:+.3f}", p_text(one.p_holm), one.finding,
+            )
+            for one in found.stages
+        ),
+        "Child less parent, mean over the families that took the step, with its interval over other families and other pairs (wide where there are two or three); p by Holm over the rows. "
+        "Of contested pairs a rise is flattening; of paraphrases, which say the same, a fall is a loss. What a step did to one family is in the ledger of that family.",
+    )  # fmt: skip
+
+
 def grids(found: Analysis, collapsed: int | None = None) -> list[Grid]:
     """Every table there is something to say in; ``collapsed`` as ``limit`` of ``collapse_grid``."""
     more = (
         collapse_grid(found, collapsed),
+        stages_grid(found),
         components_grid(found),
         designs_grid(found),
         groups_grid(found) if found.groups else None,

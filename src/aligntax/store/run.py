@@ -63,8 +63,8 @@ def arm_file(name: str, number: int) -> str:
     return f"{number:02d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name).strip('._')[:60] or 'arm'}.parquet"
 
 
-def check_target(out: Path, study_id: str) -> None:
-    """Refuse a target that is not ours to replace: a file, a foreign folder, or a complete run of another study.
+def check_target(out: Path, study_id: str | None) -> None:
+    """Refuse a target that is not ours to replace: a file, a foreign folder, or a complete run of another study (of none, if ``study_id`` is None).
 
     Raises:
         RunError: saying what is there.
@@ -81,7 +81,7 @@ def check_target(out: Path, study_id: str) -> None:
     if not (out / MANIFEST).is_file():
         raise RunError(f"{shown(out)} is a folder with other files in it; name a new or empty folder with --out")
     other = _manifest(out).get("study")
-    if other != study_id:
+    if study_id is not None and other != study_id:
         raise RunError(f"{shown(out)} holds a complete run of another study ({printable(str(other))}); name another folder with --out")
 
 
@@ -100,8 +100,10 @@ def check_writable(out: Path) -> None:
         raise RunError(f"{shown(out)} cannot be written: {first_line(error)}") from None
 
 
-def write_run(out: Path, study: Study, ledger: Ledger, provenance: Mapping[str, Any], rows: Rows, report: Callable[[], str]) -> Path:
-    """Write a complete run, or nothing. ``report`` renders the page; it is asked for last, while the rows are written.
+def write_run(
+    out: Path, study: Study, ledger: Ledger, provenance: Mapping[str, Any], rows: Rows, report: Callable[[], str], *, replace: bool = False
+) -> Path:
+    """Write a complete run, or nothing. ``report`` renders the page; it is asked for last, while the rows are written. ``replace``: a run of another study, too.
 
     Returns:
         ``out``.
@@ -109,7 +111,7 @@ def write_run(out: Path, study: Study, ledger: Ledger, provenance: Mapping[str, 
     Raises:
         RunError: if the target is not ours to replace, or cannot be written.
     """
-    check_target(out, study.id)
+    check_target(out, None if replace else study.id)
     named = out
     try:
         out = out.resolve()  # a link to a folder stays a link
