@@ -12,14 +12,14 @@ MAX_BYTES = 2**20
 """Of what somebody wrote by hand: a budget, a roster, costs."""
 
 
-def read_text(path: Path, small: str, *, pipes: bool = False) -> str:
-    """A text in UTF-8 of at most ``MAX_BYTES``; arguments as of ``read_bytes``.
+def read_text(path: Path, small: str, most: int = MAX_BYTES, *, pipes: bool = False) -> str:
+    """A text in UTF-8; arguments as of ``read_bytes``.
 
     Raises:
         InputError: if it is none, is larger, or cannot be read.
     """
     try:
-        return read_bytes(path, small, pipes=pipes).decode("utf-8")
+        return read_bytes(path, small, most, pipes=pipes).decode("utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{printable(str(path))} is no UTF-8 text") from None
 

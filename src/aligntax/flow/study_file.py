@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from aligntax.core.errors import InputError
+from aligntax.core.files import read_text
 from aligntax.core.guards import Guard, check_names, from_file
 from aligntax.core.items import Task
 from aligntax.core.study import Elicitation, Frozen, check_tree
@@ -117,13 +118,7 @@ def read_study(path: Path) -> StudyFile:
         InputError: if it cannot be read, or says something it may not; the place is named.
     """
     where = printable(str(path))
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{where} has more than {MAX_BYTES // 2**20} MiB; a study file was expected")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{where} cannot be read: {printable(str(error))[:200]}") from None
-    data = read_yaml(text, where)
+    data = read_yaml(read_text(path, "a study file was expected", MAX_BYTES, pipes=True), where)
     if not isinstance(data, dict):
         raise InputError(f"{where} is no study: a mapping with baseline, arms and tasks was expected")
     try:

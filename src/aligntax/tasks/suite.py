@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from aligntax.core.asks import Answer, Failure, Generated, Message, Scored
 from aligntax.core.choices import beliefs
 from aligntax.core.errors import InputError
+from aligntax.core.files import read_text
 from aligntax.core.ids import canonical_json, digest
 from aligntax.core.items import Choose, Question, Roll, Value, Want, Wording, Write
 from aligntax.core.kinds import CHOICE_METRICS
@@ -30,6 +31,7 @@ from aligntax.core.words import label_text, printable
 from aligntax.core.yamlio import read_yaml
 
 MAX_BYTES = 64 * 2**20
+"""Of a task or its data set."""
 _LN2 = math.log(2)
 _TEMPLATES = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
 
@@ -188,7 +190,7 @@ class Suite:
 
     def _rows(self, split: str) -> list[dict[str, Any]]:
         path = self.folder / f"{self.recipe.dataset_kwargs['file']}.{split}.jsonl"
-        text = _text(path)
+        text = read_text(path, "data of a task are read whole", MAX_BYTES)
         rows = []
         for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON may hold other line ends as they are
             if not line.strip():
@@ -449,19 +451,10 @@ def suites(folder: Path) -> Folder:
 
 def _yaml(path: Path) -> dict[str, Any]:
     # lm-eval's ``!function`` stays a name, and is never called.
-    data = read_yaml(_text(path), _shown(path), names=("!function",))
+    data = read_yaml(read_text(path, "a task is a small text", MAX_BYTES), _shown(path), names=("!function",))
     if not isinstance(data, dict):
         raise InputError(f"{_shown(path)} is no task: a mapping was expected")
     return data
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{_shown(path)} has more than {MAX_BYTES // 2**20} MiB")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{_shown(path)} cannot be read: {printable(str(error))[:200]}") from None
 
 
 def _shown(path: Path) -> str:
