@@ -170,7 +170,7 @@ def test_the_page_has_every_table_and_drawing_and_no_script(everything: tuple[An
     assert 'id="collapse"' in page
     for grid in grids(found):
         assert grid.title.replace("'", "&#39;") in page
-    assert page.count("<svg") == 10  # five drawings, for a screen and for a phone
+    assert page.count("<svg") == 14  # seven drawings, for a screen and for a phone
     assert not re.search(r"<script|javascript:|could not be drawn|https?://(?!www\.w3\.org)", page)
     assert "default-src 'none'" in page
     for said in (words_of(page), text_of(found)):

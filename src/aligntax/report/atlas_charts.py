@@ -1,6 +1,6 @@
-"""Drawings of an atlas: the staircase, the map of pairs and models, the tree of models, groups against chance, blind spots. Altair, in the page's colours.
+"""Drawings of an atlas: the staircase, what was smoothed over, the map of pairs and models, their tree, groups against chance, blind spots, sources of variance.
 
-Names of models and pairs are never values of a scale (the engine cannot draw some words): axes run over numbers, and names are text marks.
+Altair, in the page's colours. Names of models and pairs are never values of a scale (the engine cannot draw some words): axes run over numbers, and names are text marks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from aligntax.atlas.analysis import Analysis
-from aligntax.report.atlas_text import role_mean, role_text, short
+from aligntax.report.atlas_text import component_values, role_mean, role_text, short
 from aligntax.report.charts import drawn, styled
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _named_rows(names: Sequence[str], room: int, size: int = 12) -> Any:
     import altair as alt
 
     rows = [{"row": i, "text": short(name, room)} for i, name in enumerate(names)]
-    base = alt.Chart(_data(rows)).mark_text(align="right", dx=-8, color=_INK, fontSize=size, limit=170)
+    base = alt.Chart(_data(rows)).mark_text(align="right", dx=-8, color=_INK, fontSize=size, limit=230)
     return base.encode(x=alt.value(0), y=_rows(len(names)), text="text:N")
 
 
@@ -200,6 +200,54 @@ def tree(found: Analysis, *, narrow: bool) -> str | None:
         ),
     ]
     return _wide(layers, narrow=narrow, height=max(90, 18 * models))
+
+
+def components(found: Analysis, *, narrow: bool) -> str | None:
+    """Shares of the variance of ratings by source."""
+    import altair as alt
+
+    values = component_values(found)
+    total = sum(max(value, 0.0) for _, value in values)
+    if not total:
+        return None
+    rows = [{"row": i, "zero": 0.0, "share": max(value, 0.0) / total} for i, (_, value) in enumerate(values)]
+    title = "share of the variance of ratings"
+    axis = alt.Axis(format="%", tickCount=4 if narrow else 6)
+    bars = alt.Chart(_data(rows)).mark_rule(strokeWidth=12, color="var(--link)", opacity=0.8)
+    layers = [
+        bars.encode(x=alt.X("zero:Q", title=title, axis=axis), x2="share:Q", y=_rows(len(rows))),
+        _named_rows([name for name, _ in values], 24 if narrow else 34),
+    ]
+    return _wide(layers, narrow=narrow, height=max(70, _STEP * len(rows)))
+
+
+def collapsed(found: Analysis, *, narrow: bool) -> str | None:
+    """Contested categories between contradictions (0) and paraphrases (1): the mean of the models with its interval, and every model as a tick."""
+    import altair as alt
+
+    whole = [row for row in found.collapse if row.model is None and row.position is not None]
+    if not whole:
+        return None
+    rows = [{"row": i, "at": row.position, "low": row.position_low, "high": row.position_high} for i, row in enumerate(whole)]
+    place = {row.category: i for i, row in enumerate(whole)}
+    single = [
+        {"row": place[row.category], "at": row.position}
+        for row in found.collapse
+        if row.model is not None and row.position is not None and row.category in place
+    ]
+    y, title = _rows(len(rows)), "0: like a contradiction, 1: like a paraphrase"
+    marks = alt.Chart(_data(rows))
+    limits = alt.Chart(_data([row for row in rows if row["low"] is not None and row["high"] is not None]))
+    ends = alt.Chart(_data([{"at": 0.0}, {"at": 1.0}]))
+    x = alt.X("at:Q", title=title, axis=alt.Axis(tickCount=4 if narrow else 6))
+    layers = [
+        ends.mark_rule(color=_SOFT, strokeDash=[5, 4]).encode(x=x),
+        alt.Chart(_data(single)).mark_tick(color=_SOFT, thickness=2, size=12, opacity=0.6).encode(x=x, y=y),
+        limits.mark_rule(strokeWidth=3, opacity=0.6, color="var(--tax)").encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y),
+        marks.mark_point(filled=True, size=90, opacity=1, color="var(--tax)").encode(x=x, y=y),
+        _named_rows([row.category for row in whole], 20 if narrow else _NAME),
+    ]
+    return _wide(layers, narrow=narrow, height=max(70, _STEP * len(rows)))
 
 
 def shares(found: Analysis, *, narrow: bool) -> str | None:

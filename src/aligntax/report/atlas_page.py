@@ -23,6 +23,8 @@ def render(found: Analysis) -> str:
         "tree": _figure(found, charts.tree, "Tree of models"),
         "shares": _figure(found, charts.shares, "What groups explain, against chance"),
         "blind": _figure(found, charts.blind_spots, "Councils that seem to agree"),
+        "collapsed": _figure(found, charts.collapsed, "Contested pairs between contradictions and paraphrases"),
+        "components": _figure(found, charts.components, "Where ratings vary"),
     }
     tables = {grid.title: grid for grid in grids(found)}
     return template("atlas.html.j2").render(

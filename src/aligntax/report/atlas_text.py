@@ -253,10 +253,10 @@ _WORDS = {
 }
 
 
-def components_grid(found: Analysis) -> Grid | None:
-    """Where the variance of ratings lies."""
+def component_values(found: Analysis) -> list[tuple[str, float]]:
+    """Components of variance by name, small interactions added up; nothing where there are none."""
     if found.components is None:
-        return None
+        return []
     of = {" x ".join(effect): value for effect, value in found.components.effects.items()}
     if found.components.noise is not None:
         of["asked again"] = found.components.noise
@@ -267,6 +267,15 @@ def components_grid(found: Analysis) -> Grid | None:
     lines += (
         [(f"{items_text(len(of) - len(shown), 'other interaction')}, each below {percent(SHOWN)}", rest)] if len(of) > len(shown) else []
     )
+    return lines
+
+
+def components_grid(found: Analysis) -> Grid | None:
+    """Where the variance of ratings lies."""
+    if found.components is None:
+        return None
+    lines = component_values(found)
+    total = sum(max(value, 0.0) for _, value in lines)
     rows = tuple((name, number(value, 5), percent(max(value, 0.0) / total) if total else NOTHING) for name, value in lines)
     noise = (
         ""
@@ -277,7 +286,7 @@ def components_grid(found: Analysis) -> Grid | None:
         "Where ratings vary",
         (("source", False), ("variance", True), ("share", True)),
         rows,
-        f"Components of variance by the method of moments; a value below 0 says that a component is small.{noise}",
+        f"Components of variance by the method of moments, of these models and pairs, without intervals; a value below 0 says that a component is small.{noise}",
     )
 
 
@@ -316,7 +325,7 @@ def councils_grid(found: Analysis) -> Grid | None:
         (("models", True), ("seem to agree", True), ("from one cluster", True), ("mixed", True), ("agree on controls", True)),
         tuple((str(r.k), percent(r.rate, 0), _share(r.within), _share(r.across), _share(r.controls)) for r in found.councils),
         f"Of all councils of so many models, the share whose ratings lie within {found.settings.tau:g} on the {items_text(found.councils[0].pairs, 'pair')} on which the whole ensemble is divided by more (and flagged). "
-        "Clusters come from the same ratings, which makes the difference between one cluster and mixed ones larger than it is.",
+        "Clusters come from the same ratings, which makes the difference between one cluster and mixed ones larger than it is. These are counts over this ensemble, without intervals.",
     )
 
 
@@ -355,12 +364,12 @@ def collapse_grid(found: Analysis, limit: int | None = None) -> Grid | None:
     )  # fmt: skip
 
 
-def _signed(value: float | None) -> str:
+def _signed(value: float | None, places: int = 2) -> str:
     """A contrast with its sign."""
     if value is None:
         return NOTHING
-    text = number(value, 2)
-    return text if text.startswith("-") or text == "0.00" else f"+{text}"
+    text = number(value, places)
+    return text if text.startswith("-") or not float(text) else f"+{text}"
 
 
 def _span(low: float | None, high: float | None) -> str:
@@ -409,7 +418,7 @@ def stages_grid(found: Analysis) -> Grid | None:
         tuple(
             (
                 f"{name_text(one.before)} to {name_text(one.after)}", name_text(one.category), str(one.change.rows), str(one.change.columns), words[one.measure],
-                f"{one.change.mean:+.3f}", f"{one.change.low:+.3f} to {one.change.high:+.3f}", p_text(one.p_holm), one.finding,
+                _signed(one.change.mean, 3), f"{_signed(one.change.low, 3)} to {_signed(one.change.high, 3)}", p_text(one.p_holm), one.finding,
             )
             for one in found.stages
         ),
