@@ -183,6 +183,25 @@ def pairs(
 
 
 @app.command()
+def tellings(
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Where to write them.", show_default=False)],
+) -> None:
+    """Write prompts that ask for the accounts of the embedded world's two communities, for the atlas: what models tell, and how alike it is.
+
+    For example:
+
+      aligntax lab tellings accounts.csv
+
+      aligntax atlas tell roster.yaml --raters raters.yaml --prompts accounts.csv --max-tokens 40 --variants lab --scale d9
+    """
+    from aligntax.lab.tellings import telling_prompts
+    from aligntax.lab.world import World
+    from aligntax.store.run import write_text
+
+    typer.echo(write_text(file, telling_prompts(World())))
+
+
+@app.command()
 def serve(
     model: Annotated[
         str, typer.Argument(metavar="[MODEL]", help="An embedded model (lab:base, lab:sft, ...) or a model folder.")
