@@ -54,6 +54,7 @@ def compared(
     """
     tasks = {c: f"{TASK}{c}" for c in ratings.categories}
     directions = {(tasks[c], metric): False for c in roles.contested for metric in (RATING, COLLAPSE)}
+    directions |= {(tasks[c], RATING): True for c in roles.paraphrases}
     analysis = Analysis(
         level=level,
         kinds={f"{TASK}*": "epistemic"},

@@ -444,18 +444,22 @@ def _lines(run: Run, record: Callable[[Line], None], device: str, wait: Wait) ->
 
 def derived(run: Run) -> tuple[str, str]:
     """(ratings.csv, models.csv): one row per rating that was planned, whatever came of it."""
-    rows, groups = io.StringIO(), run.roster.groups()
+    rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")
     writer.writerow(COLUMNS)
     for of in run.calls.values():
         for call in of:
             writer.writerows(_rows(run, call))
-    models = io.StringIO()
-    writer = csv.writer(models, lineterminator="\n")
+    return rows.getvalue(), models_table(run.roster)
+
+
+def models_table(roster: Roster) -> str:
+    """models.csv: what is known of the models, a row each."""
+    out, groups = io.StringIO(), roster.groups()
+    writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["model", *groups])
-    for name in run.roster.models:
-        writer.writerow([name, *(of.get(name, "") for of in groups.values())])
-    return rows.getvalue(), models.getvalue()
+    writer.writerows([name, *(of.get(name, "") for of in groups.values())] for name in roster.models)
+    return out.getvalue()
 
 
 def _rows(run: Run, call: Call) -> Iterator[Sequence[object]]:

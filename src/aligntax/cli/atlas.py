@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aligntax.cli.atlas_asking import ask, counted, plan_table, price_text, words
 from aligntax.cli.atlas_tell import tell
 from aligntax.cli.shared import note
 from aligntax.core.errors import AligntaxError, InputError
 from aligntax.core.words import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
     from aligntax.atlas.analysis import Analysis
     from aligntax.atlas.families import Family
     from aligntax.atlas.pairs import PairSet
     from aligntax.atlas.ratings import Ratings
-    from aligntax.atlas.run import Estimate, Run
+    from aligntax.atlas.run import Run
 
 app = typer.Typer(
     help="Many models rate how alike two sentences are in meaning: where they stop agreeing, on what, and what that is worth.",
@@ -30,10 +29,6 @@ app = typer.Typer(
 )
 
 OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for atlas.json and atlas.html; without it nothing is written.")]
-
-
-def _words(values: list[str] | None) -> tuple[str, ...]:
-    return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
 
 
 def _scale(text: str) -> tuple[float, float]:
@@ -123,10 +118,10 @@ def analyse(
     from aligntax.store.run import check_target
 
     low, high = _scale(scale)
-    columns = Columns(pair, category, model, rating, _words(group), (low, high))
+    columns = Columns(pair, category, model, rating, words(group), (low, high))
     settings = Settings(
-        controls=_words(control), anchors=_words(anchor), contradictions=_words(contradiction), foils=_words(foil), middle=_words(middle),
-        order=_words([order] if order else None), tau=tau, rarefied=rarefy, draws=permutations,
+        controls=words(control), anchors=words(anchor), contradictions=words(contradiction), foils=words(foil), middle=words(middle),
+        order=words([order] if order else None), tau=tau, rarefied=rarefy, draws=permutations,
         level=level, step=0.01 if step is None else step / (high - low) if high > low else step, seed=seed,
     )  # fmt: skip
     read = read_ratings(ratings, columns, models)
@@ -241,7 +236,7 @@ def run_(
     from aligntax.atlas.pairs import read_pairs, standard_pairs
     from aligntax.atlas.protocol import ATLAS_V1, Plan, protocol_of
     from aligntax.atlas.roster import read_roster
-    from aligntax.atlas.run import collect, estimates, finish, notes, outcomes, planned, probes, shown_protocol
+    from aligntax.atlas.run import CALLS, finish, notes, outcomes, planned, shown_protocol
 
     if protocol not in ("isolated", "atlas-v1"):
         raise InputError(f"--protocol is isolated or atlas-v1; got {printable(repr(protocol))}")
@@ -254,7 +249,7 @@ def run_(
     given: dict[str, object] = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens}
     if protocol == "isolated":
         given |= {
-            "orders": _words([orders]), "variants": _words([variants]), "repeats": repeats, "scale": scale, "logprobs": logprobs, "reprompt": reprompt,
+            "orders": words([orders]), "variants": words([variants]), "repeats": repeats, "scale": scale, "logprobs": logprobs, "reprompt": reprompt,
         }  # fmt: skip
     how = protocol_of(given, ATLAS_V1 if protocol == "atlas-v1" else None)
     found = standard_pairs() if pairs is None else read_pairs(pairs)
@@ -263,26 +258,17 @@ def run_(
     target = out or Path("atlas-runs") / plan.identity[:16]
     run = planned(target, plan, ensemble, expect)
     if dry_run:
-        _say_plan(run, estimates(run), shown_protocol(how))
+        _say_plan(run, shown_protocol(how))
         return
     note(f"{len(plan.pairs.pairs)} pairs, {len(ensemble.models)} models: {shown_protocol(how)}")
-    left = sum(map(len, run.left.values()))
-    try:
-        for name, facts in probes(run):
-            _say_probe(printable(name), facts)
-        with _bar(left) as tell:
-            collect(run, tell, device)
-    except KeyboardInterrupt:
-        note(f"stopped; what was answered is in {target / 'calls.jsonl'}, and the same command goes on from there")
-        raise
+    ask(run, device)
     ratings, models = finish(run)
     for name, counts in outcomes(run).items():
-        told = ", ".join(f"{status} {n:,}" for status, n in sorted(counts.items(), key=lambda kv: -kv[1]))
-        note(f"{printable(name)}: {told}")
+        note(f"{printable(name)}: {counted(counts)}")
     for text in notes(run):
         note(f"! {text}")
     if not any("ok" in counts for counts in outcomes(run).values()):
-        raise AligntaxError(f"no model gave a rating; every attempt is in {target / 'calls.jsonl'}, and the same command asks again")
+        raise AligntaxError(f"no model gave a rating; every attempt is in {target / CALLS}, and the same command asks again")
     missing = sum(map(len, run.left.values()))
     if missing:
         note(f"{missing:,} calls have no answer yet; the same command makes them")
@@ -290,18 +276,16 @@ def run_(
     note(f"analyse: aligntax atlas analyse {ratings} --models {models} --out {target}")
 
 
-def _say_probe(name: str, facts: dict[str, Any]) -> None:
-    """What an endpoint can do, before it is asked all that it will be paid for."""
-    if not facts["answers"]:
-        note(f"{name} does not answer: {facts['why']}")
-        return
-    note(f"{name}: served as {printable(str(facts['served']))}, log-probabilities: {facts['logprobs']}")
-    if facts.get("left_out"):
-        note(f"{name}: takes no {', '.join(facts['left_out'])}")
-    if facts.get("thinks"):
-        note(f"{name}: thinks before it answers")
-    if facts.get("advice"):
-        note(f"{name}: its reply was cut short: {facts['advice']}")
+def _say_plan(run: Run, how: str) -> None:
+    from aligntax.atlas.run import estimates
+    from aligntax.report.terminal import console
+
+    screen, found = console(), estimates(run)
+    screen.print(plan_table(run, found))
+    screen.print(f"{len(run.plan.pairs.pairs)} pairs; {how}.")
+    screen.print(
+        f"{sum(one.left for one in found):,} calls{price_text(run, found)}; nothing was asked. Tokens are guessed from letters, and retries come on top. The run would be {printable(str(run.out))}"
+    )
 
 
 def _first(pairs: PairSet, limit: int) -> PairSet:
@@ -315,74 +299,6 @@ def _first(pairs: PairSet, limit: int) -> PairSet:
         if count[pair.category] <= limit:
             kept.append(pair)
     return pair_set(kept, f"{pairs.source}, the first {limit} of every category")
-
-
-def _counted(advance: Callable[[int], None]) -> Callable[[str, int, int], None]:
-    """What is told of single models, as steps of all calls."""
-    before: dict[str, int] = {}
-
-    def tell(model: str, known: int, _of: int) -> None:
-        advance(max(0, known - before.setdefault(model, known - 1)))
-        before[model] = known
-
-    return tell
-
-
-def _tenths(total: int) -> Callable[[int], None]:
-    """A line for every tenth."""
-    done = 0
-
-    def advance(more: int) -> None:
-        nonlocal done
-        tenth, done = 10 * done // max(1, total), done + more
-        if 10 * done // max(1, total) > tenth:
-            note(f"{done:,} of {total:,} calls")
-
-    return advance
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[str, int, int], None]]:
-    """Progress over all calls; on a terminal a bar, else a line for every tenth."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _counted(_tenths(total))
-        return
-    with Progress(TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task("asking", total=total)
-        yield _counted(lambda more: progress.advance(task, more))
-
-
-def _say_plan(run: Run, estimates: list[Estimate], how: str) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from aligntax.report.terminal import console
-
-    screen = console()
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("model", "is", "calls", "left", "tokens in", "tokens out", "time", "price"):
-        table.add_column(heading, justify="left" if heading in ("model", "is") else "right")
-    for one in estimates:
-        rater = run.roster.models[one.model]
-        table.add_row(
-            Text(printable(one.model)), Text(printable(rater.reference.label)), f"{one.calls:,}", f"{one.left:,}", f"~ {one.tokens_in:,}", f"<= {one.tokens_out:,}",
-            "-" if one.seconds is None else f"~ {one.seconds / 60:.1f} min", "-" if one.price is None else f"~ {one.price:,.2f} {printable(run.roster.currency)}",
-        )  # fmt: skip
-    screen.print(table)
-    prices = [one.price for one in estimates if one.price is not None]
-    told = (
-        f", about {sum(prices):,.2f} {printable(run.roster.currency)}{'' if len(prices) == len(estimates) else ' where a price is known'}"
-        if prices
-        else ""
-    )
-    screen.print(f"{len(run.plan.pairs.pairs)} pairs; {how}.")
-    screen.print(
-        f"{sum(one.left for one in estimates):,} calls{told}; nothing was asked. Tokens are guessed from letters, and retries come on top. The run would be {printable(str(run.out))}"
-    )
 
 
 def _numbers(text: str, option: str) -> list[float]:
@@ -560,7 +476,7 @@ def council(
     from aligntax.report.terminal import console
 
     read = read_ratings(ratings, Columns(scale=_scale(scale)))
-    found, names = choose(read, size, controls=_words(control), anchors=_words(anchor), tau=tau, held_out=held_out, level=level, seed=seed)
+    found, names = choose(read, size, controls=words(control), anchors=words(anchor), tau=tau, held_out=held_out, level=level, seed=seed)
     if json:
         typer.echo(dumps({"models": names, **asdict(found)}, indent=1))
         return
