@@ -641,6 +641,16 @@ def test_a_log_that_cannot_be_written_ends_the_asking() -> None:
 # -- probes, lists, and what is said of replies ----------------------------------------------------------------------------------
 
 
+def test_who_answers_a_probe_in_the_place_of_another_is_paid_for_no_more(tmp_path: Path) -> None:
+    with Faulty(served="x") as other, Faulty() as good:
+        run = planned(tmp_path, small(), Roster(models={"other": rater(other), "good": rater(good)}))
+        assert {name: facts["answers"] for name, facts in probes(run, wait=at_once)} == {"other": False, "good": True}
+        collect(run, quiet, wait=at_once)
+        assert len(other.bodies) == 1
+        assert {name: len(of) for name, of in run.left.items()} == {"other": len(run.calls["other"]), "good": 0}
+        assert any(note.startswith("other was not asked further: x answers where m was asked") for note in notes(run))
+
+
 def test_probes(tmp_path: Path) -> None:
     def thinks(_asked: Asked, _body: Body) -> tuple[str, Body]:
         return "", {"finish_reason": "length", "reasoning_content": "Well, the first text"}
@@ -665,7 +675,8 @@ def test_probes(tmp_path: Path) -> None:
         >= {"answers": True, "logprobs": "no log-probabilities came back", "rating": "truncated", "thinks": True}.items()
     )
     assert found["thinking"]["advice"].startswith("it spends them on thinking: turn that off")
-    assert found["other"] == {"answers": False, "why": "another model answered: x"}
+    why = "x answers where m was asked; if that is its name, write answers_as into the roster"
+    assert found["other"] == {"answers": False, "other": "x", "why": why}
     assert not found["locked"]["answers"]
     assert "the key in ALIGNTAX_API_KEY is refused" in found["locked"]["why"]
     kept = [json.loads(line) for line in (tmp_path / "probes.jsonl").read_text().splitlines()]

@@ -94,6 +94,13 @@ def test_a_completion_is_what_the_model_says(server: Server, model: LocalModel) 
     assert complete(server, prompt=list(model.encode(PROMPT)), max_tokens=8)["choices"] == found["choices"]
 
 
+@pytest.mark.parametrize(("asked", "answers"), [({}, "lab:test"), ({"model": "test"}, "test"), ({"model": "lab:test"}, "lab:test")])
+def test_it_answers_by_the_name_that_was_asked(server: Server, asked: dict[str, str], answers: str) -> None:
+    assert complete(server, prompt=PROMPT, max_tokens=1, **asked)["model"] == answers
+    spoken = send(server, "POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1, **asked})[1]
+    assert spoken["model"] == answers
+
+
 def test_lists_of_prompts_and_several_replies(server: Server, model: LocalModel) -> None:
     prompts = [PROMPT, "sort: 3 1 2 0"]
     found = complete(server, prompt=prompts, max_tokens=5, n=2, temperature=1, seed=4)["choices"]

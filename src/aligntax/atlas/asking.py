@@ -235,7 +235,7 @@ def _ends(state: _State, line: Line, outcome: str, final: bool) -> None:
     if not state.ended and state.lost >= (_LOST if state.answered else 1) * max(_LOST, state.wire.concurrency):
         state.ended = f"{state.lost} calls in a row got no answer, the last because {cut(str(line.get('why')), 200)}"
     if not state.ended and state.strangers >= _STRANGERS:
-        state.ended = f"{printable(str(line['served']))} answers where {printable(state.model)} was asked; if that is its name, write answers_as into the roster"
+        state.ended = stranger(line["served"], state.model)
     if state.ended and final:
         line["ended"] = state.ended
     state.record(line)
@@ -457,6 +457,11 @@ def _number(value: Any) -> float | None:
     return found if isfinite(found) else None
 
 
+def stranger(served: str, wanted: str) -> str:
+    """That another model answered, in words."""
+    return f"{printable(served)} answers where {printable(wanted)} was asked; if that is its name, write answers_as into the roster"
+
+
 def is_other_model(served: str | None, wanted: str, known_as: str | None) -> bool:
     """Whether another model answered than the one that was asked.
 
@@ -545,15 +550,17 @@ def probed(sources: Sequence[Source], max_tokens: int = 16, wait: Wait = asyncio
         Protocol(orders=("AB",), variants=("ends",), repeats=1, scale="d9", reprompt=False, max_tokens=max_tokens),
         pair_set([pair], "probe"),
     )
-    asks = [Source(s.name, s.rater, plan.calls(s.name, "probe")) for s in sources]
-    for lines in asked(plan, asks, lambda _: None, wait):
-        yield from ((line["model"], _able(line)) for line in lines if line["final"])
+    asks = {s.name: Source(s.name, s.rater, plan.calls(s.name, "probe")) for s in sources}
+    for lines in asked(plan, list(asks.values()), lambda _: None, wait):
+        yield from ((line["model"], _able(line, str(asks[line["model"]].rater.reference.served))) for line in lines if line["final"])
 
 
-def _able(line: Line) -> dict[str, Any]:
+def _able(line: Line, wanted: str) -> dict[str, Any]:
     """What a probe's line says of an endpoint."""
+    if line["outcome"] == "wrong_model":
+        return {"answers": False, "other": line["served"], "why": stranger(line["served"], wanted)}
     if line["outcome"] != "reply":
-        return {"answers": False, "why": line.get("ended") or line.get("why") or f"another model answered: {line.get('served')}"}
+        return {"answers": False, "why": line.get("ended") or line.get("why")}
     found = rated(line)
     usage = line.get("usage") or {}
     reason = found.expected.reason

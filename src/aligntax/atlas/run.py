@@ -71,6 +71,7 @@ class Run:
         begun: first replies that are to be asked for once more.
         failed: the last line of calls that have no reply; they are made again.
         ended: why a model was not asked further, by its name.
+        strange: which model answered a probe in the place of another, in words, by the other's name; it is not asked further.
         changed: models whose facts in the roster are not those the run began with.
         unlocked: why the folder could not be held against a second command.
     """
@@ -85,6 +86,7 @@ class Run:
     begun: dict[str, Line] = field(default_factory=dict)
     failed: dict[str, Line] = field(default_factory=dict)
     ended: dict[str, str] = field(default_factory=dict)
+    strange: dict[str, str] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
     unlocked: str | None = None
     _size: int = 0
@@ -401,6 +403,8 @@ def probes(run: Run, wait: Wait = asyncio.sleep) -> Iterator[tuple[str, dict[str
             _write_plan(run)
             for name, facts in probed(sources, run.plan.protocol.max_tokens, wait):
                 _append(log, _encoded({"time": datetime.now(UTC).isoformat(timespec="seconds"), "model": name, **facts}))
+                if "other" in facts:
+                    run.strange[name] = facts["why"]
                 yield name, facts
     except OSError as error:
         raise RunError(f"{printable(str(run.out))} cannot be written: {error.strerror}") from None
@@ -417,8 +421,12 @@ def _take(run: Run, line: Line, tell: Callable[[str, int, int], None]) -> None:
 
 
 def _endpoints(run: Run) -> list[Source]:
-    """Endpoints that have calls left."""
-    return [Source(name, rater, of, run.begun) for name, of in run.left.items() if of and (rater := run.roster.models[name]).remote]
+    """Endpoints that have calls left, but those that are known to answer as another model."""
+    return [
+        Source(name, rater, of, run.begun)
+        for name, of in run.left.items()
+        if of and (rater := run.roster.models[name]).remote and name not in run.strange
+    ]
 
 
 def _lines(run: Run, record: Callable[[Line], None], device: str, wait: Wait) -> Iterator[list[Line]]:
@@ -584,7 +592,7 @@ def notes(run: Run) -> list[str]:
         out.append(f"what the roster says of {_some(run.changed)} was changed after the run had begun; {PLAN} has what it said before")
     if run.unlocked is not None:
         out.append(f"{printable(str(run.out))} cannot be held against a second command ({printable(run.unlocked)}); start none on it")
-    out += [f"{printable(name)} was not asked further: {cut(printable(why), 400)}" for name, why in run.ended.items()]
+    out += [f"{printable(name)} was not asked further: {cut(printable(why), 400)}" for name, why in (run.strange | run.ended).items()]
     for name, of in run.calls.items():
         out += [f"{printable(name)}: {text}" for text in _of_model(run, of)]
     return out

@@ -496,7 +496,7 @@ def notes(told: Run, plan: TellingPlan, raters: Roster) -> list[str]:
         out.append(f"what the roster says of {_some(told.changed)} was changed after the run had begun; {PLAN} has what it said before")
     if told.unlocked is not None:
         out.append(f"{printable(str(told.out))} cannot be held against a second command ({printable(told.unlocked)}); start none on it")
-    out += [f"{printable(name)} was not asked further: {cut(printable(why), 400)}" for name, why in told.ended.items()]
+    out += [f"{printable(name)} was not asked further: {cut(printable(why), 400)}" for name, why in (told.strange | told.ended).items()]
     models = told.roster.models
     for name, teller in models.items():
         if teller.parent is not None and models[teller.parent].template != teller.template:

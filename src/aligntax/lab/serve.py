@@ -453,7 +453,12 @@ class _Handler(BaseHTTPRequestHandler):
         echoed: list[list[Token] | None] = [None] * len(prompts)
         if body.echo and body.logprobs is not None:
             echoed = list(self.server.engine.score(prompts, top))
-        head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time()), "model": model.name}
+        head = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": body.model or model.name,
+        }
         if body.stream:
             self._stream(
                 head, jobs, body, lambda at, piece, reason: {"index": at, "text": piece, "logprobs": None, "finish_reason": reason}
@@ -524,7 +529,7 @@ class _Handler(BaseHTTPRequestHandler):
             [Request(prompt, limit, body.temperature, body.top_p, next(seeds), body.stops(), top) for _ in range(body.n)],
             streams=body.stream,
         )
-        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model.name}
+        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": body.model or model.name}
         if body.stream:
             begun: set[int] = set()
 
