@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -117,7 +118,7 @@ class Rater(BaseModel):
         """What is known of the model, as texts: its groups."""
         return {name: _text(value) for name, value in (self.model_extra or {}).items() if value is not None and value != ""}
 
-    @property
+    @cached_property
     def reference(self) -> Reference:
         return parse(self.model)
 
