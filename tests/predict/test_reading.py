@@ -81,12 +81,12 @@ def test_gradients_are_what_a_small_shift_does(family: str, with_head: bool) -> 
         assert value == pytest.approx(mean_logprob(model, prompt, answer), abs=1e-3)
         shift = rng.normal(size=gradient.shape[1])
         shift *= 1e-4 / np.linalg.norm(shift)
-        up, down = (mean_logprob(model, prompt, answer, sign * shift) for sign in (1, -1))
+        up, down = (mean_logprob(model, prompt, answer, sign * shift, odds=True) for sign in (1, -1))
         assert float(gradient[0] @ shift) == pytest.approx((up - down) / 2, rel=2e-2, abs=1e-8)
 
 
-def mean_logprob(model: Any, prompt: tuple[int, ...], answer: tuple[int, ...], shift: Any = None) -> float:
-    """Of the answer's tokens, with a shift of the embeddings where the answer is predicted."""
+def mean_logprob(model: Any, prompt: tuple[int, ...], answer: tuple[int, ...], shift: Any = None, *, odds: bool = False) -> float:
+    """Of the answer's tokens, or their log-odds, with a shift of the embeddings where the answer is predicted."""
     tokens = torch.tensor([[*prompt, *answer]])
     with torch.inference_mode():
         states = model.get_input_embeddings()(tokens).clone()
@@ -94,7 +94,8 @@ def mean_logprob(model: Any, prompt: tuple[int, ...], answer: tuple[int, ...], s
             states[0, len(prompt) - 1 : -1] += torch.from_numpy(shift)
         logits = model(inputs_embeds=states, use_cache=False).logits[0, len(prompt) - 1 : -1]
         told = torch.log_softmax(logits, dim=-1)
-    return float(told[range(len(answer)), list(answer)].mean())
+    own = told[range(len(answer)), list(answer)]
+    return float((own - torch.log1p(-own.exp())).mean() if odds else own.mean())
 
 
 def test_weights_are_left_as_they_were() -> None:

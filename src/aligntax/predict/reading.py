@@ -4,9 +4,10 @@ Layer 0 is what the embeddings give, layer l what block l gives; the last is wha
 
 A **state** is read at a place counted from the end of a prompt: -1 is its last token, from which the answer is begun.
 
-A **gradient** is that of the mean log-probability of an answer's tokens, in nats per token, by a shift that is added to the states of one layer at every place
-from which the answer is predicted: the prompt's last token and all of the answer's but its last. That is the shift that theory speaks of, one vector for all
-places, and what a steering vector does to an answer.
+A **gradient** is that of the mean log-odds of an answer's tokens, log p - log(1 - p) in nats, by a shift that is added to the states of one layer at every
+place from which the answer is predicted: the prompt's last token and all of the answer's but its last. That is the shift that theory speaks of, one vector for
+all places, and what a steering vector does to an answer. Log-odds, since the gradient of log p is (1 - p) times theirs and vanishes where a model is sure: of a
+task that a model has mastered it is the noise of the few items that it has not.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Gradients:
 
     Attributes:
         numbers: (B,) which of the examples.
-        gradients: (B, L, D) by layer, in nats per token and unit of the state.
+        gradients: (B, L, D) by layer, of the log-odds, in nats per token and unit of the state.
         values: (B,) mean log-probability of the answers' tokens, in nats.
     """
 
@@ -119,16 +120,23 @@ def _gradients(model: Any, head: Any, numbers: IntArray, tokens: torch.Tensor, m
         # Place t predicts token t + 1; the answer's tokens stand from the prompt's length on.
         predicts = (place >= starts[:, None] - 1) & (place < mask.sum(dim=1, keepdim=True) - 1)
         rows, at = torch.nonzero(predicts, as_tuple=True)
-        logits = made.logits[rows, at] if head is None else head(layers[-1][rows, at])
-        told = torch.log_softmax(logits.float(), dim=-1).gather(1, tokens[rows, at + 1][:, None])[:, 0]
-        mean = torch.zeros(len(numbers), device=tokens.device).index_add_(0, rows, told) / predicts.sum(dim=1)
-        found = torch.autograd.grad(mean.sum(), layers, allow_unused=True)
+        logits = (made.logits[rows, at] if head is None else head(layers[-1][rows, at])).float()
+        right = tokens[rows, at + 1][:, None]
+        own = logits.gather(1, right)[:, 0]
+        others = logits.scatter(1, right, -torch.inf).logsumexp(dim=-1)
+        count = predicts.sum(dim=1)
+
+        def mean(of: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(numbers), device=tokens.device).index_add_(0, rows, of) / count
+
+        found = torch.autograd.grad(mean(own - others).sum(), layers, allow_unused=True)
+        told = mean(torch.nn.functional.logsigmoid(own - others).detach())
     if any(one is None for one in found):
         raise InputError(
             "its states do not lead to its answers, so that there is no gradient by them: the model is wrapped in a way that is not known here"
         )
     by_layer = torch.stack([(one * predicts[..., None].to(one.dtype)).sum(dim=1) for one in found], dim=1)
-    return Gradients(numbers, _checked(by_layer, "gradient"), _checked(mean, "log-probability"))
+    return Gradients(numbers, _checked(by_layer, "gradient"), _checked(told, "log-probability"))
 
 
 def _batches(model: Any, sequences: Sequence[Tokens], batch_tokens: int) -> Iterator[tuple[IntArray, torch.Tensor, torch.Tensor]]:
