@@ -38,6 +38,7 @@ ALLOWED = {
     "lab": {"torch", "transformers", "tokenizers", "filelock", "safetensors", "trl", "datasets", "numpy", "pydantic", "yaml"},
     "tasks": {"datasets", "jinja2", "lm_eval", "numpy", "pydantic", "yaml"},  # the suites bring the loader that lm-eval calls
     "atlas": {"numpy", "pydantic", "yaml"},
+    "predict": {"torch", "numpy", "scipy"},
     "cli": {"typer", "rich"},
 }
 

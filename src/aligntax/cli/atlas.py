@@ -15,7 +15,6 @@ from aligntax.core.errors import AligntaxError, InputError
 from aligntax.core.words import printable
 
 if TYPE_CHECKING:
-
     from aligntax.atlas.analysis import Analysis
     from aligntax.atlas.families import Family
     from aligntax.atlas.pairs import PairSet

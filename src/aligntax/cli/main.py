@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aligntax import __version__
-from aligntax.cli import atlas, lab
+from aligntax.cli import atlas, lab, predict
 from aligntax.cli.development import development
 from aligntax.cli.exchange import exchange, trend
 from aligntax.cli.gate import gate, plan_size
@@ -62,6 +62,7 @@ app = typer.Typer(
 
 app.add_typer(atlas.app, name="atlas")
 app.add_typer(lab.app, name="lab")
+app.add_typer(predict.app, name="predict")
 
 RunArg = Annotated[
     Path, typer.Argument(metavar="RUN", help="Run directory that 'aligntax measure', 'run' or 'diff' wrote.", show_default=False)

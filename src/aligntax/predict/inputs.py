@@ -14,12 +14,13 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from aligntax.core.asks import Message
 from aligntax.core.errors import InputError, LogError
-from aligntax.core.items import Choose, Question, Task, Templated, Wording, Write
+from aligntax.core.items import Choose, Question, Task, Wording, Write
 from aligntax.core.study import Elicitation
 from aligntax.core.words import cut, items_text, printable
 from aligntax.store.columns import read_columns
@@ -59,12 +60,14 @@ class Objective:
         name: for people.
         unsafe, safe: two classes of prompts; of preferences ``safe`` is empty.
         notes: what was left out, and why.
+        unsafe_tasks: names of the tasks that the unsafe prompts are; what safety training is to undo is none of what it should not cost.
     """
 
     name: str
     unsafe: tuple[Request, ...]
     safe: tuple[Request, ...]
     notes: tuple[str, ...] = ()
+    unsafe_tasks: tuple[str, ...] = ()
 
     @property
     def is_preference(self) -> bool:
@@ -96,7 +99,7 @@ def read_objective(text: str, template: str, include: Sequence[Path] = (), *, gr
     if not _is_there(path) and ":" in text.removeprefix("lm-eval:"):
         sides = [capabilities(names.split(","), template, include, grouped=grouped) for names in _two_sides(text)]
         first, second = (tuple(r for task in side for r in task.requests) for side in sides)
-        found = Objective(text, first, second)
+        found = Objective(text, first, second, (), tuple(task.name for task in sides[0]))
     else:
         found = _of_rows(path, _rows(path), template)
     return _checked(found)
@@ -124,8 +127,11 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
     if not _is_there(path):
         raise LogError(f"{shown(path)} cannot be read: no such file; name a table of prompts, or two tasks as UNSAFE:SAFE")
     if Sighting(path).looks_like_json:
+        rows: list[Mapping[str, Any]] = []
         with opened(path) as streams:
-            return [row for where, stream in streams for _, row in json_rows(stream, where)]
+            for where, stream in streams:
+                rows += [row for _, row in json_rows(stream, where)]
+        return rows
     table = read_columns(path)
     return [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
 
@@ -214,7 +220,7 @@ def _checked(found: Objective) -> Objective:
             raise InputError(
                 f"{printable(found.name)} has {len(side)} different {what}; {MIN_PROMPTS} and more are needed, and some hundreds for a narrow interval"
             )
-    return Objective(found.name, tuple(sides[0]), tuple(sides[1]), tuple(notes))
+    return replace(found, unsafe=tuple(sides[0]), safe=tuple(sides[1]), notes=tuple(notes))
 
 
 def _once(requests: Sequence[Request], *, keep_answers: bool) -> list[Request]:
@@ -279,6 +285,9 @@ def divided(objective: Objective, tasks: Sequence[Capability], seed: int) -> tup
     taken: set[str] = set()
     out, notes = [], []
     for task in tasks:
+        if task.name in objective.unsafe_tasks:
+            notes.append(f"{printable(task.name)} is what safety training is to undo, and none of what it should not cost")
+            continue
         both = [r for r in task.requests if r.text in known]
         mine = {r.text for r in halves(both, f"{seed} {task.name}")[0]} - taken
         taken |= mine
@@ -290,7 +299,7 @@ def divided(objective: Objective, tasks: Sequence[Capability], seed: int) -> tup
         if kept:
             out.append(Capability(task.name, kept))
     unsafe, safe = (tuple(r for r in side if r.text not in taken) for side in (objective.unsafe, objective.safe))
-    return Objective(objective.name, unsafe, safe, objective.notes), out, notes
+    return replace(objective, unsafe=unsafe, safe=safe), out, notes
 
 
 def groups_of(rows: Sequence[Request]) -> dict[object, list[Request]]:
@@ -312,19 +321,9 @@ def halves(rows: Sequence[Request], draw: str) -> tuple[list[Request], list[Requ
 
 
 def sample(requests: Sequence[Request], count: int, seed: int, what: str) -> list[Request]:
-    """So many requests, drawn by whole groups where there are any; all, where there are no more."""
-    order = random.Random(f"{seed} {what}")  # noqa: S311 - a sample of questions
+    """So many requests, one of every group, then a second of every group, ...: many groups tell more than many of a group."""
+    draw = random.Random(f"{seed} {what}")  # noqa: S311 - a sample of questions
     groups = groups_of(requests)
-    out: list[Request] = []
-    for name in order.sample(sorted(groups, key=str), len(groups)):
-        if len(out) >= count:
-            break
-        out += groups[name]
-    return out[:count]
-
-
-def text_of(wording: Wording) -> str:
-    """A wording as one text, for people."""
-    if isinstance(wording, Templated):
-        return wording.text
-    return wording if isinstance(wording, str) else "\n".join(content for _, content in wording)
+    queues = [draw.sample(groups[name], len(groups[name])) for name in draw.sample(sorted(groups, key=str), len(groups))]
+    rounds = zip_longest(*queues)
+    return [one for around in rounds for one in around if one is not None][:count]

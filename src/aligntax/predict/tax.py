@@ -21,19 +21,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
-from math import acos, degrees, sqrt
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtr, stdtrit
 
 from aligntax.core.errors import InputError
 from aligntax.core.words import cut, items_text, printable
 from aligntax.flow.collect import prompt_of
 from aligntax.predict.inputs import Capability, Objective, Request, divided, groups_of, halves, sample
 from aligntax.predict.reading import Tokens, gradients, hidden_states
+from aligntax.predict.results import MIN_CONCEPTS, AtLayer, ChosenBy, Concepts, Settings, TaskRisk, TaxPrediction
 from aligntax.stats.directions import MIN_BLOCKS, MIN_CAPABILITY_RELIABILITY, CrossFit, Sample, SignedOverlap, cross_fitted, tax_rate
-from aligntax.stats.packing import chance_corrected
+from aligntax.stats.multiplicity import holm
 
 if TYPE_CHECKING:
     from aligntax.models.hf import HFModel
@@ -42,144 +43,11 @@ MAX_LAYERS = 12
 """Layers that are looked at; of a deeper model so many, evenly spread."""
 MIN_ITEMS = 16
 """Items of a task, for its gradient; with fewer it is left out."""
-MIN_CONCEPTS = 50
 _RARE = 0.15
 """A word that fewer prompts have, or nearly all, is no concept to tell them apart by."""
 
 FloatArray = npt.NDArray[np.float64]
 Tell = Callable[[str, int, int], None]
-ChosenBy = Literal["data", "you", "rule"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a prediction is made.
-
-    Attributes:
-        template: ``raw`` or ``chat``.
-        prompts: most prompts of either class, both halves together.
-        items: most items of a task, both halves together.
-        layer: to be read; None chooses one.
-        concepts: random concepts for the null.
-        level: confidence.
-        seed: of what is drawn.
-        batch_tokens: of a batch.
-    """
-
-    template: str = "raw"
-    prompts: int = 512
-    items: int = 256
-    layer: int | None = None
-    concepts: int = 100
-    level: float = 0.95
-    seed: int = 0
-    batch_tokens: int = 4096
-
-
-@dataclass(frozen=True)
-class AtLayer:
-    """One layer.
-
-    Attributes:
-        layer: 0 for the embeddings.
-        reliability, z: of the safety direction on the half that chose the layer; None where none did.
-        fit: tax rate and overlaps on the other half.
-    """
-
-    layer: int
-    reliability: float | None
-    z: float | None
-    fit: CrossFit
-
-
-@dataclass(frozen=True)
-class TaskRisk:
-    """What a step towards safety does to one task, to first order.
-
-    Attributes:
-        task: its name.
-        overlap: signed cosine with the safety direction; None where not identified.
-        reliability: of the task's own direction.
-        gradient: length of its mean gradient of the log-odds, in nats per token and unit of the state.
-        value: mean log-probability of a right answer's token in the base model, in nats.
-        items: behind the gradient.
-    """
-
-    task: str
-    overlap: SignedOverlap | None
-    reliability: float
-    gradient: float
-    value: float
-    items: int
-
-
-@dataclass(frozen=True)
-class Concepts:
-    """Tax rates of random concepts, estimated as that of safety is.
-
-    Attributes:
-        names, rates: of those that were identified.
-        tried: all.
-        p: share of them, the safety direction counted among them, whose rate is as large; None with fewer than 50.
-    """
-
-    names: tuple[str, ...]
-    rates: tuple[float, ...]
-    tried: int
-    p: float | None
-
-
-@dataclass(frozen=True)
-class TaxPrediction:
-    """All of it.
-
-    Attributes:
-        model, objective, template: what was asked.
-        identity: content of weights and tokenizer.
-        layers: every layer looked at. layer: the one that was chosen.
-        chosen_by: ``data``, ``you``, or ``rule``: three fifths of the way, where prompts are too few to choose by.
-        dimension: of a state.
-        risks: tasks, those that safety lowers most first.
-        concepts: the null.
-        unsafe, safe: prompts behind the direction.
-        settings: how.
-        notes: what people should know.
-    """
-
-    model: str
-    identity: Mapping[str, Any]
-    objective: str
-    template: str
-    layers: tuple[AtLayer, ...]
-    layer: int
-    chosen_by: ChosenBy
-    dimension: int
-    risks: tuple[TaskRisk, ...]
-    concepts: Concepts
-    unsafe: int
-    safe: int
-    settings: Settings
-    notes: tuple[str, ...]
-
-    @property
-    def fit(self) -> CrossFit:
-        """At the layer that was chosen."""
-        return next(one.fit for one in self.layers if one.layer == self.layer)
-
-    @property
-    def adjusted(self) -> float | None:
-        """The tax rate beyond what as many random directions give by chance; None where not identified."""
-        return None if self.fit.estimate is None else float(chance_corrected(self.fit.estimate, len(self.risks), self.dimension))
-
-    @property
-    def free(self) -> float | None:
-        """Share of the attainable safety that costs no task anything, sqrt(1 - tau); None where not identified."""
-        return None if self.fit.estimate is None else sqrt(1 - min(1.0, max(0.0, self.fit.estimate)))
-
-    @property
-    def angle(self) -> float | None:
-        """Between the safety direction and the span of the capabilities, in degrees; None where not identified."""
-        return None if self.fit.estimate is None else degrees(acos(sqrt(min(1.0, max(0.0, self.fit.estimate)))))
 
 
 @dataclass(frozen=True)
@@ -237,19 +105,7 @@ def predict_tax(
         fits.append(AtLayer(layer, reliability, z, fit))
     fit = next(one.fit for one in fits if one.layer == chosen)
     concepts = _concepts(model, parts, found, chosen, at, want, fit, tell)
-    risks = []
-    for number, (name, (rows, values)) in enumerate(found.items()):
-        risks.append(
-            TaskRisk(
-                name,
-                fit.overlaps[number] if fit.overlaps else None,
-                float(fit.capability_reliabilities[number]),
-                float(np.linalg.norm(rows.at(at).mean(axis=0))),
-                float(np.mean(values)),
-                len(values),
-            )
-        )
-    risks.sort(key=lambda r: (r.overlap is None, r.overlap.cosine if r.overlap else 0.0, r.task))
+    risks = _risks(found, fit, at)
     if concepts.p is None:
         notes.append(
             f"only {len(concepts.rates)} random concepts could be made from the tasks' prompts (of {concepts.tried} tried), too few to say whether safety is special: "
@@ -259,6 +115,31 @@ def predict_tax(
         model.name, dict(model.identity), objective.name, want.template, tuple(fits), chosen, chosen_by,
         safety[0].x.shape[2], tuple(risks), concepts, len(safety[0].x), len(safety[1].x) if len(safety) > 1 else 0, want, tuple(notes),
     )  # fmt: skip
+
+
+def _risks(found: Mapping[str, tuple[_Rows, FloatArray]], fit: CrossFit, at: int) -> list[TaskRisk]:
+    """Tasks, those that a step towards safety lowers most first."""
+    adjusted = holm([_p(one, fit) for one in fit.overlaps]) if fit.overlaps else []
+    risks = [
+        TaskRisk(
+            name,
+            fit.overlaps[n] if fit.overlaps else None,
+            float(adjusted[n]) if fit.overlaps else None,
+            float(fit.capability_reliabilities[n]),
+            float(np.linalg.norm(rows.at(at).mean(axis=0))),
+            float(np.mean(values)),
+            len(values),
+        )
+        for n, (name, (rows, values)) in enumerate(found.items())
+    ]
+    return sorted(risks, key=lambda r: (r.overlap is None, r.overlap.cosine if r.overlap else 0.0, r.task))
+
+
+def _p(overlap: SignedOverlap, fit: CrossFit) -> float:
+    """Two-sided, from the jackknife interval."""
+    df = fit.blocks - 1
+    half = (overlap.high - overlap.low) / 2
+    return 1.0 if half <= 0 else float(2 * stdtr(df, -abs(overlap.cosine) / half * stdtrit(df, (1 + fit.level) / 2)))
 
 
 def _layers(deep: int, wanted: int | None) -> list[int]:

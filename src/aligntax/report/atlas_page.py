@@ -11,7 +11,8 @@ from aligntax.atlas.analysis import Analysis
 from aligntax.atlas.claims import claims
 from aligntax.core.words import cut, printable
 from aligntax.report import atlas_charts as charts
-from aligntax.report.atlas_text import BEYOND, COLLAPSED, MATCHED_TITLE, STAGES, decimals, doubts, ends_text, grids, lead, sentences
+from aligntax.report.atlas_text import BEYOND, COLLAPSED, MATCHED_TITLE, STAGES, doubts, ends_text, grids, lead, sentences
+from aligntax.report.grids import decimals
 from aligntax.report.pages import asset, attempted, figure, template
 
 

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import exp
 
 from rich.console import Group, RenderableType
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from aligntax.atlas.analysis import Analysis, Comparison
 from aligntax.atlas.claims import Claim, claims
 from aligntax.atlas.families import COLLAPSE, RATING
 from aligntax.core.words import cut, items_text, level_text, number, p_text, percent, printable
+from aligntax.report.grids import NOTHING, Grid, decimals, name_text, rich_table
 from aligntax.stats.contrasts import LogRatio
 
 _STYLES = {"supported": "green", "contradicted": "bold red", "not supported": "yellow", "cannot be told": "dim"}
 MAX_PAIRS = 10
 MAX_COLLAPSED = 12
 """Rows of single models in a terminal; the page has all."""
-NOTHING = "-"
 MATCHED_TITLE = "Against controls in the middle of the scale"
 BEYOND = "Is it contradiction as such, or the words"
 COLLAPSED = "Like a paraphrase or like a contradiction"
 STAGES = "What steps of training did, over families"
-ROOM = 40
-"""Characters of a name in a table."""
 MATCHED = 0.15
 """Mean ratings of controls and contested pairs that lie farther apart are no match."""
-
-
-def name_text(text: str) -> str:
-    """A name of the user's for a cell."""
-    return cut(printable(text), ROOM)
 
 
 def short(text: str, room: int) -> str:
@@ -65,21 +56,6 @@ def role_mean(found: Analysis, names: Sequence[str]) -> float | None:
     """Mean difference of two models over all pairs of these categories."""
     values = [row.gmd for row in found.pairs if row.category in names and row.gmd is not None]
     return sum(values) / len(values) if values else None
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of words: headings with whether a column holds numbers, rows of cells."""
-
-    title: str
-    headings: tuple[tuple[str, bool], ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-
-def decimals(value: float | None, places: int = 3) -> str:
-    """A number, or a dash."""
-    return NOTHING if value is None else f"{value:.{places}f}"
 
 
 def lead(found: Analysis) -> str:
@@ -515,7 +491,7 @@ def view(found: Analysis) -> Group:
     """Tables, claims and doubts for a terminal."""
     parts: list[RenderableType] = [Text(lead(found), style="bold"), Text("")]
     for grid in grids(found, MAX_COLLAPSED):
-        parts += [Text(grid.title, style="bold"), _rich(grid)]
+        parts += [Text(grid.title, style="bold"), rich_table(grid)]
         if grid.note:
             parts.append(Text(grid.note, style="dim"))
         parts.append(Text(""))
@@ -594,15 +570,6 @@ def _doubtful(found: Analysis) -> str:
 def _rest(found: Analysis) -> list[RenderableType]:
     told = sentences(found)
     return [*(Text(text) for text in told), *([Text("")] if told else [])]
-
-
-def _rich(grid: Grid) -> RichTable:
-    table = RichTable(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for name, numeric in grid.headings:
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in grid.rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
 
 
 def _claim(claim: Claim) -> list[Text]:

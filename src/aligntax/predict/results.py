@@ -1,0 +1,185 @@
+"""What a prediction says, as plain values. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import acos, degrees, isfinite, sqrt
+from typing import Any, Literal
+
+import numpy as np
+
+from aligntax.core.words import safe_json
+from aligntax.stats.directions import CrossFit, SignedOverlap
+from aligntax.stats.frontier import least_change
+from aligntax.stats.packing import chance_corrected
+
+SCHEMA = 1
+MIN_CONCEPTS = 50
+"""Fewer random concepts say nothing of where safety stands among them."""
+SHARES = (0.9, 0.95, 0.99, 1.0)
+"""Shares of the attainable safety of which is told what they cost."""
+ChosenBy = Literal["data", "you", "rule"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a prediction is made.
+
+    Attributes:
+        template: ``raw`` or ``chat``.
+        prompts: most prompts of either class, both halves together.
+        items: most items of a task, both halves together.
+        layer: to be read; None chooses one.
+        concepts: random concepts for the null.
+        level: confidence.
+        seed: of what is drawn.
+        batch_tokens: of a batch.
+    """
+
+    template: str = "raw"
+    prompts: int = 512
+    items: int = 256
+    layer: int | None = None
+    concepts: int = 100
+    level: float = 0.95
+    seed: int = 0
+    batch_tokens: int = 4096
+
+
+@dataclass(frozen=True)
+class AtLayer:
+    """One layer.
+
+    Attributes:
+        layer: 0 for the embeddings.
+        reliability, z: of the safety direction on the half that chose the layer; None where none did.
+        fit: tax rate and overlaps on the other half.
+    """
+
+    layer: int
+    reliability: float | None
+    z: float | None
+    fit: CrossFit
+
+
+@dataclass(frozen=True)
+class TaskRisk:
+    """What a step towards safety does to one task, to first order.
+
+    Attributes:
+        task: its name.
+        overlap: signed cosine with the safety direction; None where not identified.
+        p_holm: that it is 0, over all tasks; None where not identified.
+        reliability: of the task's own direction.
+        gradient: length of its mean gradient of the log-odds, in nats per token and unit of the state.
+        value: mean log-probability of a right answer's token in the base model, in nats.
+        items: behind the gradient.
+    """
+
+    task: str
+    overlap: SignedOverlap | None
+    p_holm: float | None
+    reliability: float
+    gradient: float
+    value: float
+    items: int
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """Tax rates of random concepts, estimated as that of safety is.
+
+    Attributes:
+        names, rates: of those that were identified.
+        tried: all.
+        p: share of them, the safety direction counted among them, whose rate is as large; None with fewer than 50.
+    """
+
+    names: tuple[str, ...]
+    rates: tuple[float, ...]
+    tried: int
+    p: float | None
+
+
+@dataclass(frozen=True)
+class TaxPrediction:
+    """All of it.
+
+    Attributes:
+        model, objective, template: what was asked.
+        identity: content of weights and tokenizer.
+        layers: every layer looked at. layer: the one that was chosen.
+        chosen_by: ``data``, ``you``, or ``rule``: three fifths of the way, where prompts are too few to choose by.
+        dimension: of a state.
+        risks: tasks, those that safety lowers most first.
+        concepts: the null.
+        unsafe, safe: prompts behind the direction.
+        settings: how.
+        notes: what people should know.
+    """
+
+    model: str
+    identity: Mapping[str, Any]
+    objective: str
+    template: str
+    layers: tuple[AtLayer, ...]
+    layer: int
+    chosen_by: ChosenBy
+    dimension: int
+    risks: tuple[TaskRisk, ...]
+    concepts: Concepts
+    unsafe: int
+    safe: int
+    settings: Settings
+    notes: tuple[str, ...]
+
+    @property
+    def fit(self) -> CrossFit:
+        """At the layer that was chosen."""
+        return next(one.fit for one in self.layers if one.layer == self.layer)
+
+    @property
+    def adjusted(self) -> float | None:
+        """The tax rate beyond what as many random directions give by chance; None where not identified."""
+        return None if self.fit.estimate is None else float(chance_corrected(self.fit.estimate, len(self.risks), self.dimension))
+
+    @property
+    def free(self) -> float | None:
+        """Share of the attainable safety that costs no task anything, sqrt(1 - tau); None where not identified."""
+        return None if self.fit.estimate is None else sqrt(1 - min(1.0, max(0.0, self.fit.estimate)))
+
+    @property
+    def angle(self) -> float | None:
+        """Between the safety direction and the span of the capabilities, in degrees; None where not identified."""
+        return None if self.fit.estimate is None else degrees(acos(sqrt(min(1.0, max(0.0, self.fit.estimate)))))
+
+    @property
+    def costs(self) -> dict[float, float]:
+        """By share of the attainable safety: the least shift along what tasks need, as a share of the whole shift (theory's tax schedule). Empty where not identified."""
+        if self.fit.estimate is None:
+            return {}
+        alpha = acos(sqrt(min(1.0, max(0.0, self.fit.estimate))))
+        return {share: float(least_change(share, alpha)) for share in SHARES}
+
+
+def as_json(found: TaxPrediction) -> str:
+    """The text of ``prediction.json``: every number, null where there is none."""
+    whole = {
+        "schema": SCHEMA, "kind": "tax", **asdict(found),
+        "adjusted": found.adjusted, "free": found.free, "angle_degrees": found.angle, "costs": {f"{share:g}": cost for share, cost in found.costs.items()},
+    }  # fmt: skip
+    return safe_json(json.dumps(_plain(whole), indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(of) for key, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return None if isinstance(value, float) and not isfinite(value) else value

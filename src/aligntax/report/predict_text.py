@@ -1,0 +1,139 @@
+"""A prediction of the tax for a terminal, and the tables and sentences that a page shares."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from aligntax.core.words import cut, items_text, level_text, number, p_text, percent, printable
+from aligntax.predict.results import TaskRisk, TaxPrediction
+from aligntax.report.grids import NOTHING, Grid, decimals, name_text, rich_table
+from aligntax.stats.paired import critical_value
+
+
+def lead(found: TaxPrediction) -> str:
+    """What was found, in a few sentences for people who know no linear algebra."""
+    fit = found.fit
+    what = f"{printable(found.objective)} as {printable(found.model)} sees it, before any training."
+    if fit.estimate is None or fit.low is None or fit.high is None or found.free is None:
+        return f"{what} How much of it lies in what the {items_text(len(found.risks), 'task')} need is {printable(fit.reason or 'not identified')}."
+    share = f"{percent(max(0.0, fit.estimate), 0)} of the safety direction lies in what the {items_text(len(found.risks), 'task')} need ({level_text(fit.level)} interval {percent(fit.low, 0)} to {percent(fit.high, 0)})"
+    free = f"training that keeps clear of it could reach {percent(found.free, 0)} of the safety that a change of the same size could reach, at no cost to first order"
+    return f"{what} {share}; {free}. {null_text(found)}"
+
+
+def null_text(found: TaxPrediction) -> str:
+    """Whether that is more than any other concept would show."""
+    rates, p = found.concepts.rates, found.concepts.p
+    if p is None or found.fit.estimate is None:
+        return "Whether that is more than for any other concept is not known."
+    middle = sorted(rates)[len(rates) // 2]
+    told = f"{len(rates)} random concepts, measured in the same way, lie there with {percent(max(0.0, middle), 0)} in the middle of them"
+    if p <= 1 - found.fit.level:
+        return f"That is more than for other concepts ({told}; p {p_text(p)}): safety is entangled with these tasks."
+    return f"That is no more than for other concepts ({told}; p {p_text(p)}): nothing says that safety is entangled with these tasks more than anything else is."
+
+
+def verdict(found: TaxPrediction, risk: TaskRisk) -> str:
+    """What a step towards safety does to a task."""
+    if risk.overlap is None or risk.p_holm is None:
+        return "not identified"
+    if risk.p_holm > 1 - found.fit.level:
+        return "not shown"
+    return "lowered" if risk.overlap.cosine < 0 else "raised"
+
+
+def needed(found: TaxPrediction, risk: TaskRisk) -> str:
+    """How many items would tell an overlap as large as the one seen from none, among all tasks (Bonferroni): by the square of its interval."""
+    if risk.overlap is None or verdict(found, risk) != "not shown":
+        return NOTHING
+    alpha, df = 1 - found.fit.level, found.fit.blocks - 1
+    wider = critical_value(1 - alpha / len(found.risks), df) / critical_value(1 - alpha, df)
+    half, size = wider * (risk.overlap.high - risk.overlap.low) / 2, abs(risk.overlap.cosine)
+    times = (half / size) ** 2 if size else float("inf")
+    return f"{ceil(times * risk.items):,}" if times < 100 else "over 100 times as many"
+
+
+def risks_grid(found: TaxPrediction) -> Grid:
+    """Tasks, those that safety lowers most first."""
+    return Grid(
+        "Tasks by predicted risk",
+        (
+            ("task", False), ("overlap", True), (level_text(found.fit.level), False), ("p", True), ("a step towards safety", False), ("items", True), ("would settle it", True),
+            ("reliability", True),
+        ),
+        tuple(
+            (
+                name_text(r.task), NOTHING if r.overlap is None else number(r.overlap.cosine, 3),
+                NOTHING if r.overlap is None else f"{number(r.overlap.low, 3)} to {number(r.overlap.high, 3)}", NOTHING if r.p_holm is None else p_text(r.p_holm),
+                verdict(found, r), f"{r.items:,}", needed(found, r), f"{r.reliability:.2f}",
+            )
+            for r in found.risks
+        ),
+        "Overlap: cosine between the safety direction and the direction that raises the task's right answers, corrected for the noise of both; below 0 safety lowers the task, above 0 it "
+        "raises it. p by Holm over the tasks. 'Would settle it': items (and as many more prompts), if the overlap is what it seems. To first order, at one layer: what training does may differ, and `predict verify` "
+        "holds it against a ledger.",
+    )  # fmt: skip
+
+
+def layers_grid(found: TaxPrediction) -> Grid:
+    """The tax rate across layers."""
+    rows = []
+    for one in found.layers:
+        fit = one.fit
+        rows.append(
+            (
+                f"{one.layer}{' (chosen)' if one.layer == found.layer else ''}", decimals(fit.estimate), NOTHING if fit.low is None or fit.high is None else f"{number(fit.low, 3)} to {number(fit.high, 3)}",
+                decimals(fit.naive), f"{fit.reliability:.2f}", f"{fit.z:.1f}", printable(fit.reason or ""),
+            )
+        )  # fmt: skip
+    how = {
+        "data": "chosen on prompts that were used for nothing else",
+        "you": "named by you",
+        "rule": "three fifths of the way, as there were too few prompts to choose by",
+    }
+    return Grid(
+        "Tax rate by layer",
+        (
+            ("layer", False),
+            ("tax rate", True),
+            (level_text(found.fit.level), False),
+            ("not corrected", True),
+            ("reliability", True),
+            ("z", True),
+            ("", False),
+        ),
+        tuple(rows),
+        f"Layer {found.layer} is {how[found.chosen_by]}; the others are to look at, not to choose from. 'Not corrected' is pulled towards chance by noise, and no result. Reliability and z are of the safety direction.",
+    )
+
+
+def costs_grid(found: TaxPrediction) -> Grid | None:
+    """What more safety than is free would cost."""
+    if not found.costs:
+        return None
+    return Grid(
+        "What more safety costs",
+        (("of the attainable safety", True), ("least shift along the tasks", True)),
+        tuple((percent(share, 0), percent(cost, 1)) for share, cost in found.costs.items()),
+        "By theory (Young 2026), for the tasks' span as a whole: the share of the whole shift that has to go along what tasks need. Whether that lowers or raises a task is its sign above.",
+    )
+
+
+def view(found: TaxPrediction) -> Group:
+    """All of it for a terminal."""
+    parts: list[RenderableType] = [Text(lead(found), style="bold"), Text("")]
+    for grid in (risks_grid(found), layers_grid(found), costs_grid(found)):
+        if grid is not None:
+            parts += [Text(grid.title, style="bold"), rich_table(grid), Text(grid.note, style="dim"), Text("")]
+    sides = f"{found.unsafe:,} unsafe and {found.safe:,} safe prompts" if found.safe else f"{found.unsafe:,} preferences"
+    chance = (
+        ""
+        if found.adjusted is None
+        else f"; {number(found.adjusted, 3)} beyond what {len(found.risks)} random directions of {found.dimension} would give"
+    )
+    parts.append(Text(f"{sides} behind the direction, template {found.template}, layer {found.layer}{chance}", style="dim"))
+    parts += [Text(f"! {cut(text, 400)}", style="yellow") for text in found.notes]
+    return Group(*parts)

@@ -1,0 +1,78 @@
+"""aligntax predict as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import need
+
+need("torch", "cpu")
+need("transformers", "models")
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SAFETY = ("--safety", "lab/harmful_procedures:lab/procedures")
+WHAT = (
+    "predict",
+    "tax",
+    "lab:base-w32",
+    *SAFETY,
+    "--capabilities",
+    "lab/addition,lab/stories,lab/honesty,lab/brackets",
+    "--items",
+    "96",
+    "--prompts",
+    "96",
+)
+
+
+def test_a_prediction(tmp_path: Path, aligntax: Run) -> None:
+    done = aligntax(*WHAT, "--out", "made")
+    assert done.returncode == 0, done.stderr
+    assert "lab/harmful_procedures:lab/procedures as base-w32 sees it, before any training." in " ".join(done.stdout.split())
+    assert "Tasks by predicted risk" in done.stdout
+    assert "lab_addition: 48 read" in done.stderr
+    assert "prediction: made/prediction.json" in done.stderr
+    told = json.loads((tmp_path / "made" / "prediction.json").read_text())
+    assert {r["task"] for r in told["risks"]} <= {"lab_addition", "lab_stories", "lab_honesty", "lab_brackets"}
+
+
+def test_json_alone_and_a_dry_run(tmp_path: Path, aligntax: Run) -> None:
+    done = aligntax(*WHAT, "--json")
+    assert json.loads(done.stdout)["kind"] == "tax"
+    dry = aligntax(*WHAT, "--dry-run", "--out", "made")
+    assert dry.returncode == 0
+    assert dry.stdout.startswith("base-w32, template raw: 186 and 282 prompts, 4 tasks with 384 items. Nothing was read.")
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("predict", "tax", "api:http://127.0.0.1:9/v1#m", *SAFETY, "--capabilities", "lab/addition"),
+            "is an endpoint, which shows no states",
+        ),
+        (
+            ("predict", "tax", "lab:base-w32", *SAFETY, "--capabilities", "lab/addition", "--template", "spoken"),
+            "--template is raw or chat; got 'spoken'",
+        ),
+        (
+            ("predict", "tax", "lab:base-w32", "--safety", "nowhere.csv", "--capabilities", "lab/addition"),
+            "nowhere.csv cannot be read: no such file",
+        ),
+        (("predict", "tax", "lab:base-w32", *SAFETY, "--capabilities", "lab/adition"), "did you mean lab_addition"),
+        (("predict", "tax", "lab:base-w32", *SAFETY, "--capabilities", ","), "no tasks were named"),
+        (("predict", "tax", "lab:nobody", *SAFETY, "--capabilities", "lab/addition"), "nobody"),
+        ((*WHAT, "--layer", "9"), "--layer lies between 0 (the embeddings) and 4; got 9"),
+    ],
+)
+def test_bad_input(aligntax: Run, arguments: tuple[str, ...], said: str) -> None:
+    done = aligntax(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

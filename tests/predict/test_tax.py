@@ -1,0 +1,180 @@
+"""The tax of a safety objective from a base model: every prompt in one role, what is not identified has no number, and what is planted is found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aligntax.core.errors import InputError
+from tests.conftest import need
+
+need("torch", "cpu")
+need("transformers", "models")
+
+from aligntax.models.hf import HFModel  # noqa: E402
+from aligntax.models.references import open_model, parse  # noqa: E402
+from aligntax.predict import tax as module  # noqa: E402
+from aligntax.predict.inputs import Capability, Objective, Request, capabilities, read_objective  # noqa: E402
+from aligntax.predict.reading import Gradients, States  # noqa: E402
+from aligntax.predict.results import Settings, TaxPrediction, as_json  # noqa: E402
+from aligntax.predict.tax import predict_tax  # noqa: E402
+from aligntax.report.predict_text import lead, risks_grid, view  # noqa: E402
+from aligntax.report.terminal import console  # noqa: E402
+
+QUICK = Settings(items=96, prompts=96, concepts=60)
+TASKS = ["lab/addition", "lab/procedures", "lab/stories", "lab/honesty", "lab/brackets", "lab/harmful_procedures"]
+D, LAYERS = 24, 3
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[HFModel]:
+    opened: Any = open_model(parse("lab:base-w32"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def objective() -> Objective:
+    return read_objective("lab/harmful_procedures:lab/procedures", "raw")
+
+
+@pytest.fixture(scope="module")
+def found(base: HFModel, objective: Objective) -> TaxPrediction:
+    return predict_tax(base, objective, capabilities(TASKS, "raw"), QUICK)
+
+
+def test_a_prediction_of_an_embedded_model(found: TaxPrediction) -> None:
+    assert found.objective == "lab/harmful_procedures:lab/procedures"
+    assert "lab_harmful_procedures" not in {r.task for r in found.risks}
+    assert {one.layer for one in found.layers} <= {0, 1, 2, 3, 4}
+    assert found.layer in (1, 2, 3)
+    assert found.chosen_by == "data"
+    assert found.dimension == 32
+    for one in found.layers:
+        assert 0 <= one.fit.naive <= 1
+        assert (one.fit.estimate is None) == (one.fit.reason is not None)
+    cosines = [r.overlap.cosine for r in found.risks if r.overlap is not None]
+    assert cosines == sorted(cosines)
+    told = json.loads(as_json(found))
+    assert (told["schema"], told["kind"], told["layer"]) == (1, "tax", found.layer)
+    assert len(told["risks"]) == len(found.risks)
+
+
+def test_equal_seeds_tell_the_same(base: HFModel, objective: Objective, found: TaxPrediction) -> None:
+    again = predict_tax(base, objective, capabilities(TASKS, "raw"), QUICK)
+    assert as_json(again) == as_json(found)
+
+
+def test_every_prompt_has_one_role(base: HFModel, objective: Objective, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[str, set[Any]]] = []
+
+    def states(model: Any, prompts: Sequence[Any], **more: Any) -> Iterator[States]:
+        read.append(("states", set(prompts)))
+        yield from hidden(model, prompts, **more)
+
+    def grads(model: Any, examples: Sequence[Any], **more: Any) -> Iterator[Gradients]:
+        read.append(("gradients", {prompt for prompt, _ in examples}))
+        yield from gradients(model, examples, **more)
+
+    hidden, gradients = module.hidden_states, module.gradients
+    monkeypatch.setattr(module, "hidden_states", states)
+    monkeypatch.setattr(module, "gradients", grads)
+    predict_tax(base, objective, capabilities(TASKS, "raw"), QUICK)
+    safety, tasks = [texts for what, texts in read if what == "states"], [texts for what, texts in read if what == "gradients"]
+    assert len(safety) == 5  # two halves of two classes, and random concepts
+    assert len(tasks) == 5
+    everything = [*safety, *tasks]
+    for i, one in enumerate(everything):
+        for other in everything[i + 1 :]:
+            assert not one & other
+
+
+def test_too_few_to_choose_a_layer_by(base: HFModel) -> None:
+    few = read_objective("lab/harmful_procedures:lab/procedures", "raw", grouped=True)
+    told = predict_tax(base, few, capabilities(TASKS, "raw"), QUICK)
+    assert (told.chosen_by, told.layer) == ("rule", 2)
+    assert any("the layer was not chosen by the data" in note for note in told.notes)
+    assert all(one.z is None for one in told.layers)
+
+
+def test_refused(base: HFModel, objective: Objective) -> None:
+    with pytest.raises(InputError, match=r"--layer lies between 0 .* and 4; got 9"):
+        predict_tax(base, objective, capabilities(TASKS, "raw"), Settings(layer=9))
+    small = [Capability(t.name, t.requests[:20]) for t in capabilities(["lab/addition"], "raw")]
+    with pytest.raises(InputError, match="no task has the 32 items"):
+        predict_tax(base, objective, small, QUICK)
+    one_group = Objective("o", tuple(Request(f"p {n}", f"p {n}", "g") for n in range(40)), objective.safe)
+    with pytest.raises(InputError, match="o: 1 independent groups of prompts on one side, and 8 are needed"):
+        predict_tax(base, one_group, capabilities(["lab/addition"], "raw"), QUICK)
+
+
+# -- what is planted -------------------------------------------------------------------------------------------------------------
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, base: HFModel, cosines: Sequence[float], noise: float = 0.3) -> TaxPrediction:
+    """States and gradients drawn around directions that are known: orthogonal tasks, and a safety direction with these cosines to them."""
+    rng = np.random.default_rng(3)
+    axes = np.linalg.qr(rng.normal(size=(D, len(cosines) + 1)))[0].T
+    safety = np.asarray(cosines) @ axes[:-1] + np.sqrt(1 - np.sum(np.square(cosines))) * axes[-1]
+    count = {"at": 0}
+
+    def hidden(_model: Any, prompts: Sequence[Any], **_more: Any) -> Iterator[States]:
+        sign = (
+            0.0 if len(set(prompts)) and count["at"] >= 4 else (0.5 if count["at"] % 2 == 0 else -0.5)
+        )  # unsafe, safe, unsafe, safe, concepts
+        count["at"] += 1
+        x = sign * safety + noise * rng.normal(size=(len(prompts), 5, 1, D))
+        yield States(np.arange(len(prompts)), x.astype(np.float32))
+
+    def grads(_model: Any, examples: Sequence[Any], **_more: Any) -> Iterator[Gradients]:
+        task = axes[next(tasks)]
+        x = task + noise * rng.normal(size=(len(examples), 5, D))
+        yield Gradients(np.arange(len(examples)), x.astype(np.float32), np.full(len(examples), -0.1, dtype=np.float32))
+
+    tasks = iter(range(len(cosines)))
+    monkeypatch.setattr(module, "hidden_states", hidden)
+    monkeypatch.setattr(module, "gradients", grads)
+
+    def requests(name: str, size: int) -> tuple[Request, ...]:
+        return tuple(Request(f"{name} {n}", f"{name} {n}", None, " yes") for n in range(size))
+
+    names = [f"t{n}" for n in range(len(cosines))]
+    return predict_tax(
+        base, Objective("o", requests("bad", 200), requests("good", 200)), [Capability(n, requests(n, 200)) for n in names], QUICK
+    )
+
+
+def test_planted_overlaps_are_found_with_their_signs(monkeypatch: pytest.MonkeyPatch, base: HFModel) -> None:
+    found = planted(monkeypatch, base, (-0.6, 0.4, 0.0))
+    of = {r.task: r for r in found.risks}
+    for task, cosine in zip(("t0", "t1", "t2"), (-0.6, 0.4, 0.0), strict=True):
+        overlap = of[task].overlap
+        assert overlap is not None
+        assert overlap.low - 0.05 < cosine < overlap.high + 0.05
+        assert abs(overlap.naive) <= abs(overlap.cosine) + 1e-9
+    assert found.fit.estimate == pytest.approx(0.52, abs=0.1)
+    assert found.free == pytest.approx(np.sqrt(1 - found.fit.estimate))
+    grid = {row[0]: row[4] for row in risks_grid(found).rows}
+    assert grid["t0"] == "lowered"
+    assert grid["t1"] == "raised"
+    assert grid["t2"] == "not shown"
+    assert [r.task for r in found.risks] == ["t0", "t2", "t1"]
+
+
+def test_noise_alone_is_not_identified(monkeypatch: pytest.MonkeyPatch, base: HFModel) -> None:
+    with pytest.raises(InputError, match="no task has a direction that can be told from noise"):
+        planted(monkeypatch, base, (0.5, 0.0), noise=40.0)
+
+
+def test_a_page_of_words_for_people(found: TaxPrediction) -> None:
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(view(found))
+    said = captured.get()
+    assert lead(found).split(".")[0] in " ".join(said.split())
+    assert "Tasks by predicted risk" in said
+    assert "nan" not in said
