@@ -36,7 +36,7 @@ def test_a_prediction(tmp_path: Path, aligntax: Run) -> None:
     assert "lab/harmful_procedures:lab/procedures as base-w32 sees it, before any training." in " ".join(done.stdout.split())
     assert "Tasks by predicted risk" in done.stdout
     assert "lab_addition: 48 read" in done.stderr
-    assert "prediction: made/prediction.json" in done.stderr
+    assert "report: made/prediction.html" in done.stderr
     told = json.loads((tmp_path / "made" / "prediction.json").read_text())
     assert {r["task"] for r in told["risks"]} <= {"lab_addition", "lab_stories", "lab_honesty", "lab_brackets"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,8 @@ from aligntax.atlas.analysis import Analysis, Settings, analyse
 from aligntax.atlas.ratings import FloatArray
 from aligntax.report import atlas_charts as charts
 from aligntax.report.atlas_page import render
-from aligntax.report.atlas_text import COLLAPSED, collapse_grid, components_grid, doubts, grids, lead, sentences, short, view
+from aligntax.report.atlas_text import COLLAPSED, collapse_grid, components_grid, doubts, grids, lead, sentences, view
+from aligntax.report.row_charts import short
 from aligntax.stats.raters import cluster_raters
 from tests.support.atlas_ratings import ratings_of
 
@@ -242,19 +242,6 @@ def test_many_pairs_and_many_models_fit() -> None:
     many = render(analyse(ratings_of(example(8, 64), ["control", "clash"] * 4), QUICK))
     assert "could not be drawn" not in many
     assert "The first 60 of 64 models" in many
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    browser = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        made = play.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-        yield made
-        made.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (390, "dark")])

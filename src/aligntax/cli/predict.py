@@ -67,7 +67,9 @@ def tax(
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="What would be read; the model's weights are not loaded.")] = False,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for prediction.json; without it nothing is written.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for prediction.json and prediction.html; without it nothing is written.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print prediction.json and nothing else.")] = False,
 ) -> None:
     """How much of a safety objective lies in what tasks need, which tasks it would lower, and how sure that is.
@@ -116,9 +118,11 @@ def tax(
 
         console().print(view(found))
     if out is not None:
+        from aligntax.report.predict_page import render
         from aligntax.store.run import write_text
 
-        note(f"prediction: {write_text(out / 'prediction.json', text)}")
+        write_text(out / "prediction.json", text)
+        note(f"report: {write_text(out / 'prediction.html', render(found))}")
 
 
 @contextmanager

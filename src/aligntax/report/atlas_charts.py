@@ -6,16 +6,13 @@ Altair, in the page's colours. Names of models and pairs are never values of a s
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aligntax.atlas.analysis import Analysis
-from aligntax.report.atlas_text import component_values, role_mean, role_text, short
+from aligntax.report.atlas_text import component_values, role_mean, role_text
 from aligntax.report.charts import drawn, styled
-
-if TYPE_CHECKING:
-    import altair
+from aligntax.report.row_charts import column_axis, inline, layered, named_rows, row_axis, short
 
 _INK, _SOFT, _LINE = "var(--ink)", "var(--soft)", "var(--line)"
 _ROLES = {"control": "var(--no-tax)", "contested": "var(--tax)", "contradiction": "var(--gain)", "foil": "var(--ink)", "anchor": _SOFT}
@@ -26,48 +23,11 @@ _SMALLEST = 7
 """Letters that are smaller are left out."""
 
 
-def _data(rows: Sequence[dict[str, Any]]) -> Any:
-    import altair as alt
-
-    return alt.InlineData(values=list(rows))
-
-
-def _named_rows(names: Sequence[str], room: int, size: int = 12) -> Any:
-    """Names as text left of a drawing whose rows are numbers from the top."""
-    import altair as alt
-
-    rows = [{"row": i, "text": short(name, room)} for i, name in enumerate(names)]
-    base = alt.Chart(_data(rows)).mark_text(align="right", dx=-8, color=_INK, fontSize=size, limit=230)
-    return base.encode(x=alt.value(0), y=_rows(len(names)), text="text:N")
-
-
 def model_names(found: Analysis) -> list[str]:
     """Names of models without what stands before the last slash or hash, where they are then still all different."""
     whole = [row.name for row in found.models]
     tails = [re.sub(r"^[\w.:@/#~-]*[/#](?=.)", "", name) for name in whole]
     return tails if len(set(tails)) == len(tails) and all(tails) else whole
-
-
-def _rows(count: int, field: str = "row") -> altair.Y:
-    """The place of rows that are numbers from the top."""
-    import altair as alt
-
-    return alt.Y(f"{field}:Q", axis=None, scale=alt.Scale(domain=[-0.5, count - 0.5], reverse=True, nice=False, zero=False))
-
-
-def _columns(count: int, field: str = "column") -> altair.X:
-    """The place of columns that are numbers from the left."""
-    import altair as alt
-
-    return alt.X(f"{field}:Q", axis=None, scale=alt.Scale(domain=[-0.5, count - 0.5], nice=False, zero=False))
-
-
-def _wide(layers: Sequence[Any], *, narrow: bool, height: int) -> str:
-    """Layers as SVG, with room at their sides."""
-    import altair as alt
-
-    made = alt.layer(*layers).properties(padding={"left": 12, "top": 5, "right": 12, "bottom": 5})
-    return drawn(styled(made, narrow=narrow, height=height))
 
 
 def staircase(found: Analysis, *, narrow: bool) -> str:
@@ -83,23 +43,23 @@ def staircase(found: Analysis, *, narrow: bool) -> str:
         }
         for i, c in enumerate(order)
     ]  # fmt: skip
-    y = _rows(len(order))
+    y = row_axis(len(order))
     title = "mean difference of two models, on a scale from 0 to 1"
     x = alt.X("mean:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=4 if narrow else 6))
     roles = [r for r in _ROLES if any(row["role"] == r for row in rows)]
     colour = alt.Color("role:N", title=None, scale=alt.Scale(domain=roles, range=[_ROLES[r] for r in roles]))
-    with_limits = alt.Chart(_data([row for row in rows if row["low"] is not None]))
+    with_limits = alt.Chart(inline([row for row in rows if row["low"] is not None]))
     calm = role_mean(found, found.roles.controls)
     layers: list[Any] = []
     if calm is not None:
-        at = alt.Chart(_data([{"mean": calm}]))
+        at = alt.Chart(inline([{"mean": calm}]))
         layers.append(at.mark_rule(color=_ROLES["control"], strokeDash=[5, 4]).encode(x=x))
     layers += [
         with_limits.mark_rule(strokeWidth=3, opacity=0.6).encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=colour),
-        alt.Chart(_data(rows)).mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=colour),
-        _named_rows(order, 20 if narrow else _NAME),
+        alt.Chart(inline(rows)).mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=colour),
+        named_rows(order, 20 if narrow else _NAME),
     ]
-    return _wide(layers, narrow=narrow, height=max(90, _STEP * len(order)))
+    return layered(layers, narrow=narrow, height=max(90, _STEP * len(order)))
 
 
 def pair_map(found: Analysis, *, narrow: bool) -> str:
@@ -114,10 +74,10 @@ def pair_map(found: Analysis, *, narrow: bool) -> str:
         for j, m in enumerate(models)
     ]
     cell = _NARROW_CELL if narrow else _CELL
-    column, row = _columns(len(models)), _rows(len(chosen))
+    column, row = column_axis(len(models)), row_axis(len(chosen))
     boxes = [{**r, "left": r["column"] - 0.5, "right": r["column"] + 0.5, "top": r["row"] - 0.5, "bottom": r["row"] + 0.5} for r in rows]
-    known = alt.Chart(_data([b for b in boxes if b["rating"] is not None]))
-    lost = alt.Chart(_data([b for b in boxes if b["rating"] is None]))
+    known = alt.Chart(inline([b for b in boxes if b["rating"] is not None]))
+    lost = alt.Chart(inline([b for b in boxes if b["rating"] is None]))
     shade = alt.Opacity(
         "rating:Q",
         title="rating",
@@ -128,18 +88,18 @@ def pair_map(found: Analysis, *, narrow: bool) -> str:
     heads = [{"column": j, "text": short(names[m], 18 if narrow else 22)} for j, m in enumerate(models)]
     width = 300 if narrow else max(480, 11 * len(models))
     size = min(11, int(0.85 * width / max(1, len(models))))  # names lean at 60 degrees: so far are two of them apart
-    head = alt.Chart(_data(heads if size >= _SMALLEST else [])).mark_text(align="left", angle=300, dx=4, dy=0, color=_INK, fontSize=size)
+    head = alt.Chart(inline(heads if size >= _SMALLEST else [])).mark_text(align="left", angle=300, dx=4, dy=0, color=_INK, fontSize=size)
     layers = [
         known.mark_rect(color="var(--link)").encode(
-            x=_columns(len(models), "left"), x2="right:Q", y=_rows(len(chosen), "top"), y2="bottom:Q", opacity=shade
+            x=column_axis(len(models), "left"), x2="right:Q", y=row_axis(len(chosen), "top"), y2="bottom:Q", opacity=shade
         ),
         lost.mark_text(text="×", color=_SOFT, fontSize=10).encode(x=column, y=row),
         head.encode(x=column, y=alt.value(-4), text="text:N"),
-        _named_rows([found.pairs[p].name for p in chosen], 20 if narrow else 28, 11),
+        named_rows([found.pairs[p].name for p in chosen], 20 if narrow else 28, 11),
     ]
     if not narrow:
         starts = [i for i, p in enumerate(chosen) if i == 0 or found.pairs[p].category != found.pairs[chosen[i - 1]].category]
-        kinds = alt.Chart(_data([{"row": i, "text": short(found.pairs[chosen[i]].category, 20)} for i in starts]))
+        kinds = alt.Chart(inline([{"row": i, "text": short(found.pairs[chosen[i]].category, 20)} for i in starts]))
         beside = kinds.mark_text(align="left", dx=8, color=_SOFT, fontSize=11)
         layers.append(beside.encode(x=alt.value("width"), y=row, text="text:N"))
     made = alt.layer(*layers).properties(padding={"left": 12, "top": 8, "right": 12, "bottom": 5})
@@ -187,19 +147,19 @@ def tree(found: Analysis, *, narrow: bool) -> str | None:
         {"x": 0.0, "y": float(place), "c": int(found.clusters.labels[leaf]) % len(colours)} for place, leaf in enumerate(order)
     ]
     x = alt.X("x:Q", title="mean difference of two models' ratings")
-    y = _rows(models, "y")
+    y = row_axis(models, "y")
     used = sorted({d["c"] for d in dots})
     colour = alt.Color("c:O", scale=alt.Scale(domain=used, range=[colours[c] for c in used]), legend=None)
     layers = [
-        alt.Chart(_data(lines)).mark_rule(color=_INK, strokeWidth=1.4).encode(x=x, y=y, x2="x2:Q", y2="y2:Q"),
-        alt.Chart(_data(dots)).mark_point(filled=True, size=55, opacity=1).encode(x=x, y=y, color=colour),
-        alt.Chart(_data(notes)).mark_text(align="left", dx=3, dy=-6, color=_SOFT, fontSize=10).encode(x=x, y=y, text="text:N"),
-        _named_rows(
+        alt.Chart(inline(lines)).mark_rule(color=_INK, strokeWidth=1.4).encode(x=x, y=y, x2="x2:Q", y2="y2:Q"),
+        alt.Chart(inline(dots)).mark_point(filled=True, size=55, opacity=1).encode(x=x, y=y, color=colour),
+        alt.Chart(inline(notes)).mark_text(align="left", dx=3, dy=-6, color=_SOFT, fontSize=10).encode(x=x, y=y, text="text:N"),
+        named_rows(
             [f"{short(names[found.clustered[leaf]], 16 if narrow else 22)} · {found.clusters.labels[leaf] + 1}" for leaf in order],
             22 if narrow else 28,
         ),
     ]
-    return _wide(layers, narrow=narrow, height=max(90, 18 * models))
+    return layered(layers, narrow=narrow, height=max(90, 18 * models))
 
 
 def components(found: Analysis, *, narrow: bool) -> str | None:
@@ -213,12 +173,12 @@ def components(found: Analysis, *, narrow: bool) -> str | None:
     rows = [{"row": i, "zero": 0.0, "share": max(value, 0.0) / total} for i, (_, value) in enumerate(values)]
     title = "share of the variance of ratings"
     axis = alt.Axis(format="%", tickCount=4 if narrow else 6)
-    bars = alt.Chart(_data(rows)).mark_rule(strokeWidth=12, color="var(--link)", opacity=0.8)
+    bars = alt.Chart(inline(rows)).mark_rule(strokeWidth=12, color="var(--link)", opacity=0.8)
     layers = [
-        bars.encode(x=alt.X("zero:Q", title=title, axis=axis), x2="share:Q", y=_rows(len(rows))),
-        _named_rows([name for name, _ in values], 24 if narrow else 34),
+        bars.encode(x=alt.X("zero:Q", title=title, axis=axis), x2="share:Q", y=row_axis(len(rows))),
+        named_rows([name for name, _ in values], 24 if narrow else 34),
     ]
-    return _wide(layers, narrow=narrow, height=max(70, _STEP * len(rows)))
+    return layered(layers, narrow=narrow, height=max(70, _STEP * len(rows)))
 
 
 def collapsed(found: Analysis, *, narrow: bool) -> str | None:
@@ -235,19 +195,19 @@ def collapsed(found: Analysis, *, narrow: bool) -> str | None:
         for row in found.collapse
         if row.model is not None and row.position is not None and row.category in place
     ]
-    y, title = _rows(len(rows)), "0: like a contradiction, 1: like a paraphrase"
-    marks = alt.Chart(_data(rows))
-    limits = alt.Chart(_data([row for row in rows if row["low"] is not None and row["high"] is not None]))
-    ends = alt.Chart(_data([{"at": 0.0}, {"at": 1.0}]))
+    y, title = row_axis(len(rows)), "0: like a contradiction, 1: like a paraphrase"
+    marks = alt.Chart(inline(rows))
+    limits = alt.Chart(inline([row for row in rows if row["low"] is not None and row["high"] is not None]))
+    ends = alt.Chart(inline([{"at": 0.0}, {"at": 1.0}]))
     x = alt.X("at:Q", title=title, axis=alt.Axis(tickCount=4 if narrow else 6))
     layers = [
         ends.mark_rule(color=_SOFT, strokeDash=[5, 4]).encode(x=x),
-        alt.Chart(_data(single)).mark_tick(color=_SOFT, thickness=2, size=12, opacity=0.6).encode(x=x, y=y),
+        alt.Chart(inline(single)).mark_tick(color=_SOFT, thickness=2, size=12, opacity=0.6).encode(x=x, y=y),
         limits.mark_rule(strokeWidth=3, opacity=0.6, color="var(--tax)").encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y),
         marks.mark_point(filled=True, size=90, opacity=1, color="var(--tax)").encode(x=x, y=y),
-        _named_rows([row.category for row in whole], 20 if narrow else _NAME),
+        named_rows([row.category for row in whole], 20 if narrow else _NAME),
     ]
-    return _wide(layers, narrow=narrow, height=max(70, _STEP * len(rows)))
+    return layered(layers, narrow=narrow, height=max(70, _STEP * len(rows)))
 
 
 def shares(found: Analysis, *, narrow: bool) -> str | None:
@@ -263,18 +223,18 @@ def shares(found: Analysis, *, narrow: bool) -> str | None:
         return None
     for i, row in enumerate(rows):
         row |= {"row": i, "zero": 0.0}
-    y = _rows(len(rows))
+    y = row_axis(len(rows))
     title = "eta squared: share of the disagreement between groups"
     scale = alt.Scale(domain=[0, 1])
     x = alt.X("eta:Q", title=title, scale=scale)
-    marks = alt.Chart(_data(rows))
+    marks = alt.Chart(inline(rows))
     layers = [
         marks.mark_rule(strokeWidth=12, color=_SOFT, opacity=0.25).encode(x=alt.X("zero:Q", title=title, scale=scale), x2="top:Q", y=y),
         marks.mark_tick(color=_SOFT, thickness=2, size=14).encode(x=alt.X("mean:Q", title=title, scale=scale), y=y),
         marks.mark_point(filled=True, size=90, opacity=1, color="var(--link)").encode(x=x, y=y),
-        _named_rows([str(row["name"]) for row in rows], 20 if narrow else 28),
+        named_rows([str(row["name"]) for row in rows], 20 if narrow else 28),
     ]
-    return _wide(layers, narrow=narrow, height=max(70, _STEP * len(rows)))
+    return layered(layers, narrow=narrow, height=max(70, _STEP * len(rows)))
 
 
 def blind_spots(found: Analysis, *, narrow: bool) -> str | None:
@@ -307,7 +267,7 @@ def blind_spots(found: Analysis, *, narrow: bool) -> str | None:
         "k:Q", title="models in the council", axis=alt.Axis(values=ks, grid=False), scale=alt.Scale(domain=[min(ks), max(ks)], zero=False)
     )
     y = alt.Y("share:Q", title="share that seems to agree", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
-    base = alt.Chart(_data(rows))
+    base = alt.Chart(inline(rows))
     layers = [
         base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
         base.mark_point(filled=True, size=60, opacity=1).encode(x=x, y=y, color=colour),

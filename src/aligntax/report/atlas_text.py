@@ -27,15 +27,6 @@ MATCHED = 0.15
 """Mean ratings of controls and contested pairs that lie farther apart are no match."""
 
 
-def short(text: str, room: int) -> str:
-    """A name for a drawing, its middle left out: names of models begin and end differently."""
-    text = printable(text)
-    if len(text) <= room:
-        return text
-    end = (room - 1) // 2
-    return f"{text[: room - 1 - end]}…{text[len(text) - end :]}"
-
-
 def ends_text(names: Sequence[str]) -> str:
     """Who stands at the end of a pair's ratings."""
     return NOTHING if not names else name_text(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")

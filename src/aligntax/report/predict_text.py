@@ -73,8 +73,8 @@ def risks_grid(found: TaxPrediction) -> Grid:
             for r in found.risks
         ),
         "Overlap: cosine between the safety direction and the direction that raises the task's right answers, corrected for the noise of both; below 0 safety lowers the task, above 0 it "
-        "raises it. p by Holm over the tasks. 'Would settle it': items (and as many more prompts), if the overlap is what it seems. To first order, at one layer: what training does may differ, and `predict verify` "
-        "holds it against a ledger.",
+        "raises it. p by Holm over the tasks. 'Would settle it': items (and as many more prompts), if the overlap is what it seems. To first order, at one layer: what "
+        "training does may differ; hold it against a ledger before you rely on it.",
     )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def costs_grid(found: TaxPrediction) -> Grid | None:
         return None
     return Grid(
         "What more safety costs",
-        (("of the attainable safety", True), ("least shift along the tasks", True)),
+        (("of the attainable safety", False), ("least shift along the tasks", True)),
         tuple((percent(share, 0), percent(cost, 1)) for share, cost in found.costs.items()),
         "By theory (Young 2026), for the tasks' span as a whole: the share of the whole shift that has to go along what tasks need. Whether that lowers or raises a task is its sign above.",
     )
