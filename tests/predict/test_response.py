@@ -54,6 +54,12 @@ def random_model(family: str = "llama") -> Any:
     return deepcopy(fixed(family))
 
 
+@pytest.fixture(autouse=True)
+def short_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer steps to try, and some that are too large for the objective of a model this small."""
+    monkeypatch.setattr(response, "GRID", (1e-7, 0.004, 0.016, 0.25, 4.0))
+
+
 def draws(count: int, seed: int, answers: int = 1) -> list[Any]:
     """(prompt, answer ...) of different prompts."""
     rng = np.random.default_rng(seed)
@@ -84,6 +90,11 @@ def loss(model: Any, examples: Any) -> torch.Tensor:
     return -torch.cat(told).mean()
 
 
+def value(model: Any, examples: Any) -> float:
+    with torch.no_grad():
+        return float(loss(model, examples))
+
+
 def by_hand(model: Any, batch: Any, direction: str, step: float) -> Any:
     """A copy of the model that took the step."""
     grads = dict(
@@ -107,7 +118,8 @@ def batches_of(objective: Any, batches: int, size: int, seed: int) -> list[Any]:
 @pytest.mark.parametrize("direction", ["sign", "plain"])
 def test_a_response_is_what_a_copy_that_took_the_step_says(family: str, direction: str) -> None:
     model, objective = random_model(family).eval(), aimed(24)
-    head = Scorer(model, family).head
+    # Where a model this small is hardly capped, its output layer passes for all that makes logits.
+    head = None if family == "gemma2" else Scorer(model, family).head
     found = responses(
         model, objective, TASKS, head=head, directions=(direction,), steps=(0.002, 0.02), batches=2, batch_size=8, seed=7, batch_tokens=20
     )
@@ -122,18 +134,19 @@ def test_a_response_is_what_a_copy_that_took_the_step_says(family: str, directio
                     before, after = (torch.cat(side) for side in zip(*pairs, strict=True))
                     kl = float((before.exp() * (before - after)).sum(dim=-1).mean())
                     change = float(loss(model, TASKS[name]) - loss(moved, TASKS[name]))
-                assert along.kl[b, s, t] == pytest.approx(kl, rel=1e-3, abs=1e-7)
-                assert along.change[b, s, t] == pytest.approx(change, rel=1e-3, abs=1e-6)
-        k = 5
-        moved = by_hand(model, batch, direction, float(along.line.steps[k]))
-        with torch.no_grad():
-            assert along.line.losses[b, k] == pytest.approx(float(loss(moved, held)), abs=1e-5)
+                assert along.kl[b, s, t] == pytest.approx(kl, rel=5e-3, abs=1e-9)
+                assert along.change[b, s, t] == pytest.approx(change, rel=5e-3, abs=1e-9)
+        k = 2
+        tried = by_hand(model, batch, direction, float(along.line.steps[k]))
+        assert along.line.losses[b, k] == pytest.approx(value(tried, held), rel=1e-4)
     assert found.held == 8
-    assert along.line.start == pytest.approx(float(loss(model, held)), abs=1e-5)
+    assert along.line.start == pytest.approx(value(model, held), abs=1e-5)
     for t, name in enumerate(TASKS):
         greedy = [all(token_logprobs(model, p, a).argmax(dim=-1)[k] == token for k, token in enumerate(a)) for p, a in TASKS[name]]
         assert found.right[t] == np.mean(greedy)
-        assert found.logprob[t] == pytest.approx(-float(loss(model, TASKS[name])), abs=1e-5)
+        left = [all(token_logprobs(moved, p, a).argmax(dim=-1)[k] == token for k, token in enumerate(a)) for p, a in TASKS[name]]
+        assert found.lost(direction)[1, 1, t] == pytest.approx(np.mean(greedy) - np.mean(left))
+        assert found.logprob[t] == pytest.approx(-value(model, TASKS[name]), abs=1e-5)
 
 
 def test_adam_divides_by_what_quarters_of_a_batch_say() -> None:
@@ -155,13 +168,12 @@ def test_adam_divides_by_what_quarters_of_a_batch_say() -> None:
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_small_steps_do_what_the_slope_says(direction: str) -> None:
-    model = random_model()
-    tiny = 1e-4
+    model = random_model("gpt2")  # the others' norms compute in float32
+    tiny = 1e-7
     found = responses(model, aimed(), TASKS, directions=(direction,), steps=(tiny,), batches=2, batch_size=10)
     along = found.along[direction]
-    assert along.change[:, 0] == pytest.approx(along.slopes * tiny, rel=0.05, abs=3e-7)
-    k = int(np.searchsorted(along.line.steps, 1e-4))
-    assert along.line.start - along.line.losses[:, k] == pytest.approx(along.line.slopes * along.line.steps[k], rel=0.05)
+    assert along.change[:, 0] == pytest.approx(along.slopes * tiny, rel=0.01, abs=1e-12)
+    assert along.line.start - along.line.losses[:, 0] == pytest.approx(along.line.slopes * along.line.steps[0], rel=0.01)
 
 
 def test_cosines_and_norms_are_those_of_whole_gradients() -> None:
@@ -194,7 +206,7 @@ def test_preferences_step_down_the_loss_of_dpo() -> None:
 
     policy = deepcopy(model)
     moved = deepcopy(model)
-    k = 16
+    k = 1
     with torch.enable_grad():
         grads = torch.autograd.grad(dpo(policy, one), list(policy.parameters()))
     with torch.no_grad():
@@ -221,7 +233,7 @@ def test_the_model_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
         bits = all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
         return modes and grads and bits and [p.requires_grad for p in some] == [k != 0 for k in range(len(some))]
 
-    responses(model, aimed(), TASKS, directions=DIRECTIONS, batches=2, batch_size=8)
+    responses(model, aimed(), TASKS, directions=DIRECTIONS, steps=(0.003,), batches=2, batch_size=8)
     assert same()
     calls = 0
     honest = response._Reader.logits
@@ -229,14 +241,14 @@ def test_the_model_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(self: Any, batch: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 40:
+        if calls == 5:
             assert not torch.equal(some[2], before["transformer.h.0.ln_1.weight"])  # it is in the middle of a step
             raise RuntimeError("the machine is out of memory")
         return honest(self, batch)
 
     monkeypatch.setattr(response._Reader, "logits", breaks)
     with pytest.raises(RuntimeError, match="out of memory"):
-        responses(model, aimed(), TASKS, batches=2, batch_size=8)
+        responses(model, aimed(), TASKS, steps=(0.003,), batches=2, batch_size=8)
     assert same()
 
 
@@ -320,7 +332,6 @@ def test_intervals_over_batches() -> None:
         ({"steps": (0.001, 0.0)}, "steps are numbers above 0; got 0.001, 0"),
         ({"steps": (float("nan"),)}, "steps are numbers above 0; got nan"),
         ({"steps": ()}, "steps are numbers above 0; got none"),
-        ({"steps": (1e38,)}, r"after a step of 1e\+38 \(sign\) the model's log-probabilities for the task 'one' are no numbers"),
         ({"directions": ("up",)}, "no direction 'up'; allowed: sign, plain, adam"),
         ({"directions": ()}, "name one direction or several"),
         ({"rule": "best"}, "no rule 'best' for the step; allowed: lowest, half"),
@@ -333,6 +344,14 @@ def test_refused(options: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"objective": aimed(30), "tasks": TASKS, "batches": 2, "batch_size": 8, **options}
     with pytest.raises(InputError, match=message):
         responses(random_model().float(), **given)
+
+
+def test_a_step_after_which_the_model_is_broken_is_refused() -> None:
+    model = random_model("gpt2").float()
+    with pytest.raises(
+        InputError, match=r"after a step of 1e\+30 \(sign\) the model's log-probabilities for the task 'one' are no numbers"
+    ):
+        responses(model, aimed(30), TASKS, steps=(0.001, 1e30), batches=2, batch_size=8)
 
 
 def broken(how: str) -> Any:
