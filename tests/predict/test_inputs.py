@@ -85,14 +85,17 @@ def test_prompts_on_both_sides_and_twice_are_left_out_and_told(tmp_path: Path) -
         ([{"prompt": "a", "chosen": "x", "rejected": None}], "row 1: rejected is None"),
         (labelled(10), "has 10 different unsafe prompts; 16 and more are needed"),
         ([r for r in labelled() if r["label"] == "unsafe"], "has 0 different safe prompts"),
+        ([r for r in labelled() if r["label"] == "safe"], "has 0 different unsafe prompts"),
     ],
 )
 def test_refused(tmp_path: Path, rows: list[dict[str, Any]], said: str) -> None:
-    if said.startswith("has 0 different safe"):  # no class at all is no list of preferences
-        rows = [*rows, {"prompt": "lonely", "label": "safe"}]
-        said = "has 1 different safe prompts"
     with pytest.raises((InputError, LogError), match=said):
         read_objective(table(tmp_path, rows), "raw")
+
+
+def test_a_device_is_no_table() -> None:
+    with pytest.raises(LogError, match="/dev/zero is neither a file nor a folder"):
+        read_objective("/dev/zero", "raw")
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "a:b:c", "lab/procedures:"])

@@ -72,7 +72,7 @@ class Objective:
     @property
     def is_preference(self) -> bool:
         """Whether it is told by answers rather than by two classes of prompts."""
-        return not self.safe
+        return any(one.unwanted is not None for one in self.unsafe)
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _preference(row: Mapping[str, Any], template: str, where: str) -> Request:
     chosen, rejected = (_said(row.get(name), f"{where}: {name}") for name in ("chosen", "rejected"))
     if chosen == rejected:
         raise LogError(f"{where}: chosen and rejected are the same text")
-    return Request(one.wording, one.text, one.group, chosen, rejected)
+    return Request(one.wording, one.text, one.group or one.text, chosen, rejected)  # answers to one prompt are not independent
 
 
 def _wording(cell: Any, template: str, where: str) -> tuple[Wording, str]:

@@ -95,7 +95,7 @@ def predict_tax(
     fits = []
     for number, layer in enumerate(layers):
         try:
-            fit = cross_fitted(_contrast(safety, number), [_sample(rows, number) for rows, _ in found.values()], level=want.level)
+            fit = _fitted(_contrast(safety, number), found, number, want)
         except ValueError as error:
             if layer == chosen:
                 raise InputError(f"layer {layer} of {printable(model.name)}: {error}") from None
@@ -167,7 +167,7 @@ def _keep_reliable(found: dict[str, tuple[_Rows, FloatArray]], safety: Sequence[
         InputError: if none is left, or the directions cannot be compared at all.
     """
     try:
-        fit = cross_fitted(_contrast(safety, at), [_sample(rows, at) for rows, _ in found.values()], level=want.level)
+        fit = _fitted(_contrast(safety, at), found, at, want)
     except ValueError as error:
         raise InputError(str(error)) from None
     for name, reliability in zip(list(found), fit.capability_reliabilities.tolist(), strict=True):
@@ -179,6 +179,24 @@ def _keep_reliable(found: dict[str, tuple[_Rows, FloatArray]], safety: Sequence[
             )
     if not found:
         raise InputError(f"no task has a direction that can be told from noise; use more items ({notes[-1]})")
+
+
+def _fitted(safety: Sample, found: Mapping[str, tuple[_Rows, FloatArray]], at: int, want: Settings) -> CrossFit:
+    """The tax rate at one layer; what is said of a direction names its task.
+
+    Raises:
+        ValueError: if the directions cannot be compared.
+    """
+    tasks = [*found]
+
+    def named(text: str) -> str:
+        return re.sub(r"capability (\d+) \(counted from 0\)", lambda m: f"the direction of {printable(tasks[int(m[1])])}", text)
+
+    try:
+        fit = cross_fitted(safety, [_sample(rows, at) for rows, _ in found.values()], level=want.level)
+    except ValueError as error:
+        raise ValueError(named(str(error))) from None
+    return fit if fit.reason is None else replace(fit, reason=named(fit.reason))
 
 
 def _more(reliability: float) -> float:
@@ -240,7 +258,7 @@ def _read(
 ) -> _Rows:
     """States after prompts of one class; of preferences gradients."""
     if not objective.is_preference:
-        return _states(model, rows, layers, want, partial(tell, f"{what} prompts"))
+        return _states(model, rows, layers, want, partial(tell, f"{what} prompts"), ("safety", what))
     chosen, rejected = (
         _gradients(model, rows, layers, want, partial(tell, name), "safety", [str(getattr(one, key)) for one in rows])[0]
         for name, key in (("chosen", "wanted"), ("rejected", "unwanted"))
@@ -286,7 +304,7 @@ def _example(model: HFModel, one: Request, answer: str) -> tuple[Tokens, Tokens]
 
 
 def _states(
-    model: HFModel, rows: Sequence[Request], layers: Sequence[int], want: Settings, tell: Callable[[int, int], None], what: str = "safety"
+    model: HFModel, rows: Sequence[Request], layers: Sequence[int], want: Settings, tell: Callable[[int, int], None], names: tuple[str, str]
 ) -> _Rows:
     """The last token's states of every prompt."""
     x: npt.NDArray[np.float32] | None = None
@@ -298,7 +316,7 @@ def _states(
         done += len(some)
         tell(done, len(rows))
     assert x is not None  # noqa: S101 - there are rows
-    return _Rows(x, _labels(rows, what, what))
+    return _Rows(x, _labels(rows, *names))
 
 
 def _gradients(
@@ -347,7 +365,12 @@ def _concepts(
         for name, (_, part) in parts.items()
     }
     states = _states(
-        model, [one for of in rows.values() for one in of], [layer], want, partial(tell, "prompts of random concepts"), "concept"
+        model,
+        [one for of in rows.values() for one in of],
+        [layer],
+        want,
+        partial(tell, "prompts of random concepts"),
+        ("concept", "concept"),
     )
     task = np.repeat(np.arange(len(rows)), [len(of) for of in rows.values()])
     holds = _told_apart(rows, task)
