@@ -58,6 +58,8 @@ def test_a_stage_that_flattens_is_a_tax(tmp_path: Path) -> None:
     assert clash.change == pytest.approx(0.1, abs=0.01)
     assert clash.n == 24
     assert calm.verdict == "no_tax"
+    assert (calm.higher_is_better, clash.higher_is_better) == (True, False)
+    assert not any("whether more" in check for check in calm.checks)
     assert (clash.margin, collapse.margin) == (0.05, 0.1)  # 5 % of the scale
     assert not [e for e in found if e.kind == "consistency"]
 
