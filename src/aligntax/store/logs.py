@@ -171,7 +171,8 @@ class Sighting:
     @cached_property
     def zip_names(self) -> tuple[str, ...]:
         """Member names if it is a zip file."""
-        if self.is_dir or not self.head or not zipfile.is_zipfile(self.path):  # the head first: it refuses devices, which have no end to look for
+        # The head first: it refuses devices, which have no end to look for.
+        if self.is_dir or not self.head or not zipfile.is_zipfile(self.path):
             return ()
         try:
             with zipfile.ZipFile(self.path) as archive:
