@@ -294,7 +294,7 @@ def test_what_goes_wrong_is_a_failure_and_nothing_is_tried_again(streams: Stream
 
 def test_an_endless_answer_is_not_read(streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
     made = reach(streams)
-    monkeypatch.setattr("aligntax.models.endpoint.MAX_BODY", 1000)
+    monkeypatch.setattr("aligntax.models.wire.MAX_BODY", 1000)
     streams.scripts = [[said("a" * 600), said("b" * 600, "stop"), DONE]]
     assert made.timed(ASK) == Failure("the answer is longer than 1,000 bytes")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aligntax.atlas.analysis import Settings, analyse
-from aligntax.report import atlas_charts
+from aligntax.report import atlas_charts, row_charts
 from aligntax.report.atlas_page import render
 from aligntax.report.pages import asset, attempted, figure, template
 from tests.support.atlas_ratings import ratings_of
@@ -36,7 +36,8 @@ def test_charts_of_an_atlas_that_fail_cost_no_page(monkeypatch: pytest.MonkeyPat
     x = np.clip(0.5 + 0.2 * np.random.default_rng(0).normal(size=(8, 6)), 0, 1)
     found = analyse(ratings_of(x, ["control", "clash"] * 4), Settings(draws=99, resamples=50))
     whole = render(found)
-    monkeypatch.setattr(atlas_charts, "drawn", broken)
+    for module in (atlas_charts, row_charts):
+        monkeypatch.setattr(module, "drawn", broken)
     page = render(found)
     assert page.count("This chart could not be drawn: no &lt;such&gt; operator") == page.count("<svg") == whole.count("<svg") > 0
     assert "could not be drawn" not in whole
