@@ -24,7 +24,7 @@ R^2; where they come in groups it is the jackknife's correction K R^2 - (K - 1) 
 a mean count for fewer than n: with 40 groups of 10 and an intraclass correlation of .8, sixteen unrelated capabilities have an adjusted R^2 of .23 on
 average and a corrected one of .03. Limits are those of ``directions.rate_limits``, by the same blocks. They are for the readouts as they were fitted.
 
-The test that no capability explains anything is the F test, with groups that of the coordinates by their jackknife covariance (Hotelling's).
+The test that no capability explains anything is the F test; with groups Hotelling's, that the sums by block of the products of readouts have mean 0.
 Partial correlations have Fisher's z limits with error 1/sqrt(n - q - 3) given q others (Fisher 1924, Metron 3:329), with groups the jackknife's of z.
 """
 
@@ -245,7 +245,7 @@ def readout_tax(
     adjusted = 1 - (1 - raw) * (sizes - 1) / (sizes - m - 1)
     corrected = adjusted if groups is None else adjusted + (count * raw[0] - (count - 1) * float(raw[1:].mean()) - adjusted[0])
     rate = rate_limits(corrected, coordinates, critical_value(level, float(count - 1)))
-    f, df = _f_test(float(raw[0]), n, m) if groups is None else _hotelling(coordinates)
+    f, df = _f_test(float(raw[0]), n, m) if groups is None else _hotelling(table, block, count)
     return ReadoutTax(
         estimate=rate.estimate,
         low=rate.low,
@@ -577,13 +577,16 @@ def _f_test(r2: float, n: int, m: int) -> tuple[float, tuple[float, float] | Non
     return (r2 / df[0] / ((1 - r2) / df[1]) if r2 < 1 else inf), df
 
 
-def _hotelling(coordinates: FloatArray) -> tuple[float | None, tuple[float, float] | None]:
-    """Hotelling's T^2 of the coordinates by their jackknife covariance, as an F."""
-    blocks, m = len(coordinates) - 1, coordinates.shape[1]
-    if blocks <= m:
+def _hotelling(table: FloatArray, block: IntArray, count: int) -> tuple[float | None, tuple[float, float] | None]:
+    """Hotelling's T^2, as an F, that the sums by block of safety times capability readouts have mean 0."""
+    m = table.shape[1] - 1
+    if count <= m:
         return None, None
-    distance = float(coordinates[0] @ np.linalg.solve(jackknife_covariance(coordinates.T), coordinates[0]))
-    return distance * (blocks - m) / (m * (blocks - 1)), (float(m), float(blocks - m))
+    scores = np.stack([table[block == k, 0] @ table[block == k, 1:] for k in range(count)])
+    mean = scores.mean(axis=0)
+    deviations = scores - mean
+    distance = count * (count - 1) * float(mean @ np.linalg.lstsq(deviations.T @ deviations, mean, rcond=None)[0])
+    return distance * (count - m) / (m * (count - 1)), (float(m), float(count - m))
 
 
 def _partials(covariances: FloatArray, n: int, tested: int, grouped: bool, level: float) -> tuple[PartialCorrelation, ...]:
