@@ -17,7 +17,7 @@ need("transformers", "models")
 
 from aligntax.models.hf import HFModel  # noqa: E402
 from aligntax.models.references import open_model, parse  # noqa: E402
-from aligntax.predict import tax as module  # noqa: E402
+from aligntax.predict import gather as module  # noqa: E402
 from aligntax.predict.inputs import Capability, Objective, Request, capabilities, read_objective  # noqa: E402
 from aligntax.predict.reading import Gradients, States  # noqa: E402
 from aligntax.predict.results import Settings, TaxPrediction, as_json  # noqa: E402

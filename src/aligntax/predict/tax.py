@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -28,42 +27,33 @@ import numpy.typing as npt
 from scipy.special import stdtr, stdtrit
 
 from aligntax.core.errors import InputError
-from aligntax.core.words import cut, items_text, printable
-from aligntax.flow.collect import prompt_of
-from aligntax.predict.inputs import Capability, Objective, Request, divided, groups_of, halves, sample
-from aligntax.predict.reading import Tokens, gradients, hidden_states
-from aligntax.predict.results import MIN_CONCEPTS, AtLayer, ChosenBy, Concepts, Settings, TaskRisk, TaxPrediction
-from aligntax.stats.directions import MIN_BLOCKS, MIN_CAPABILITY_RELIABILITY, CrossFit, Sample, SignedOverlap, cross_fitted, tax_rate
+from aligntax.core.words import cut, printable
+from aligntax.predict.gather import (
+    Direction,
+    Sums,
+    Tell,
+    blocks_of,
+    choices,
+    choose,
+    fitted,
+    keep_reliable,
+    layers_of,
+    read_direction,
+    read_gradients,
+    read_states,
+    sides_of,
+    task_parts,
+)
+from aligntax.predict.inputs import Capability, Objective, Request, divided
+from aligntax.predict.results import MIN_CONCEPTS, AtLayer, Concepts, Settings, TaskRisk, TaxPrediction
+from aligntax.stats.directions import BlockSample, CrossFit, SignedOverlap, common_blocks, point_rate
 from aligntax.stats.multiplicity import holm
 
 if TYPE_CHECKING:
     from aligntax.models.hf import HFModel
 
-MAX_LAYERS = 12
-"""Layers that are looked at; of a deeper model so many, evenly spread."""
-MIN_ITEMS = 16
-"""Items of a task, for its gradient; with fewer it is left out."""
 _RARE = 0.15
 """A word that fewer prompts have, or nearly all, is no concept to tell them apart by."""
-
-FloatArray = npt.NDArray[np.float64]
-Tell = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """States or gradients by row, all layers that are looked at.
-
-    Attributes:
-        x: (N, L, D).
-        groups: (N,) labels.
-    """
-
-    x: npt.NDArray[np.float32]
-    groups: npt.NDArray[np.object_]
-
-    def at(self, layer: int) -> FloatArray:
-        return self.x[:, layer].astype(np.float64)
 
 
 def predict_tax(
@@ -84,24 +74,32 @@ def predict_tax(
     want = settings or Settings()
     objective, tasks, shared = divided(objective, tasks, want.seed)
     notes = [*objective.notes, *shared]
-    parts = _parts(tasks, want, notes)
+    parts = task_parts(tasks, want, notes)
     deep = int(model.local.model.config.get_text_config().num_hidden_layers)
-    layers = _layers(deep, want.layer)
-    choosing, safety = _safety(model, objective, layers, want, tell, notes)
-    found = {name: _gradients(model, rows, layers, want, partial(tell, name), name) for name, (rows, _) in parts.items()}
-    chosen, chosen_by = _chosen(layers, choosing, deep, want.layer)
+    layers = layers_of(deep, want.layer)
+    choosing, sides = sides_of(objective, want, notes)
+    count, blocks = blocks_of(
+        {what: (rows, "safety") for what, rows in sides.items()} | {f"task {name}": (rows, "task") for name, (rows, _) in parts.items()}
+    )
+    seen = choices(model, objective, choosing, layers, want, tell)
+    chosen, chosen_by = choose(layers, seen, deep, want.layer)
     at = layers.index(chosen)
-    _keep_reliable(found, safety, at, want, notes)
+    safety = read_direction(model, objective, sides, blocks, count, layers, want, tell)
+    found = {
+        name: read_gradients(model, rows, Sums(blocks[f"task {name}"], count), layers, want, partial(tell, name))
+        for name, (rows, _) in parts.items()
+    }
+    keep_reliable(found, safety.at(at), at, want, notes)
     fits = []
     for number, layer in enumerate(layers):
         try:
-            fit = _fitted(_contrast(safety, number), found, number, want)
+            fit = fitted(safety.at(number), found, number, want)
         except ValueError as error:
             if layer == chosen:
                 raise InputError(f"layer {layer} of {printable(model.name)}: {error}") from None
             notes.append(f"layer {layer} tells nothing: {error}")
             continue
-        reliability, z = choosing[number] if choosing else (None, None)
+        reliability, z = seen[number] if seen else (None, None)
         fits.append(AtLayer(layer, reliability, z, fit))
     fit = next(one.fit for one in fits if one.layer == chosen)
     concepts = _concepts(model, parts, found, chosen, at, want, fit, tell)
@@ -113,11 +111,11 @@ def predict_tax(
         )
     return TaxPrediction(
         model.name, dict(model.identity), objective.name, want.template, tuple(fits), chosen, chosen_by,
-        safety[0].x.shape[2], tuple(risks), concepts, len(safety[0].x), len(safety[1].x) if len(safety) > 1 else 0, want, tuple(notes),
+        safety.at(at).means.shape[1], tuple(risks), concepts, len(sides["unsafe"]), len(sides.get("safe", ())), want, tuple(notes),
     )  # fmt: skip
 
 
-def _risks(found: Mapping[str, tuple[_Rows, FloatArray]], fit: CrossFit, at: int) -> list[TaskRisk]:
+def _risks(found: Mapping[str, Sums], fit: CrossFit, at: int) -> list[TaskRisk]:
     """Tasks, those that a step towards safety lowers most first."""
     adjusted = holm([_p(one, fit) for one in fit.overlaps]) if fit.overlaps else []
     risks = [
@@ -126,11 +124,11 @@ def _risks(found: Mapping[str, tuple[_Rows, FloatArray]], fit: CrossFit, at: int
             fit.overlaps[n] if fit.overlaps else None,
             float(adjusted[n]) if fit.overlaps else None,
             float(fit.capability_reliabilities[n]),
-            float(np.linalg.norm(rows.at(at).mean(axis=0))),
-            float(np.mean(values)),
-            len(values),
+            float(np.linalg.norm(sums.mean(at))),
+            float(np.mean(sums.values)),
+            len(sums),
         )
-        for n, (name, (rows, values)) in enumerate(found.items())
+        for n, (name, sums) in enumerate(found.items())
     ]
     return sorted(risks, key=lambda r: (r.overlap is None, r.overlap.cosine if r.overlap else 0.0, r.task))
 
@@ -142,215 +140,13 @@ def _p(overlap: SignedOverlap, fit: CrossFit) -> float:
     return 1.0 if half <= 0 else float(2 * stdtr(df, -abs(overlap.cosine) / half * stdtrit(df, (1 + fit.level) / 2)))
 
 
-def _layers(deep: int, wanted: int | None) -> list[int]:
-    """Layers to look at: 0 to ``deep``, or some of them, evenly spread."""
-    if wanted is not None and not 0 <= wanted <= deep:
-        raise InputError(f"--layer lies between 0 (the embeddings) and {deep}; got {wanted}")
-    some = range(deep + 1) if deep < MAX_LAYERS else sorted({round(deep * k / (MAX_LAYERS - 1)) for k in range(MAX_LAYERS)})
-    return sorted({*some, *([] if wanted is None else [wanted])})
-
-
-def _chosen(layers: Sequence[int], choosing: Sequence[tuple[float, float]], deep: int, wanted: int | None) -> tuple[int, ChosenBy]:
-    """The layer to read: as somebody says, else where the safety direction is farthest from nothing on prompts of their own, else three fifths of the way."""
-    if wanted is not None:
-        return wanted, "you"
-    inner = [at for at, layer in enumerate(layers) if 0 < layer < deep] or [*range(len(layers))]
-    if choosing:
-        return layers[max(inner, key=lambda at: choosing[at][1])], "data"
-    return layers[min(inner, key=lambda at: abs(layers[at] - 0.6 * deep))], "rule"
-
-
-def _keep_reliable(found: dict[str, tuple[_Rows, FloatArray]], safety: Sequence[_Rows], at: int, want: Settings, notes: list[str]) -> None:
-    """Leave out tasks whose direction is mostly noise at the layer that was chosen: they would make the whole span one.
-
-    Raises:
-        InputError: if none is left, or the directions cannot be compared at all.
-    """
-    try:
-        fit = _fitted(_contrast(safety, at), found, at, want)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    for name, reliability in zip(list(found), fit.capability_reliabilities.tolist(), strict=True):
-        if not reliability >= MIN_CAPABILITY_RELIABILITY:
-            count = len(found.pop(name)[1])
-            more = "" if reliability <= 0 else f", about {_more(reliability):.1f} times as many items would do"
-            notes.append(
-                f"{printable(name)} left out: the direction of its {count} items has reliability {reliability:.2f}, and {MIN_CAPABILITY_RELIABILITY:.2f} is needed{more}"
-            )
-    if not found:
-        raise InputError(f"no task has a direction that can be told from noise; use more items ({notes[-1]})")
-
-
-def _fitted(safety: Sample, found: Mapping[str, tuple[_Rows, FloatArray]], at: int, want: Settings) -> CrossFit:
-    """The tax rate at one layer; what is said of a direction names its task.
-
-    Raises:
-        ValueError: if the directions cannot be compared.
-    """
-    tasks = [*found]
-
-    def named(text: str) -> str:
-        return re.sub(r"capability (\d+) \(counted from 0\)", lambda m: f"the direction of {printable(tasks[int(m[1])])}", text)
-
-    try:
-        fit = cross_fitted(safety, [_sample(rows, at) for rows, _ in found.values()], level=want.level)
-    except ValueError as error:
-        raise ValueError(named(str(error))) from None
-    return fit if fit.reason is None else replace(fit, reason=named(fit.reason))
-
-
-def _more(reliability: float) -> float:
-    """How many times as many rows a reliability of two thirds takes (Spearman and Brown 1910)."""
-    odds = MIN_CAPABILITY_RELIABILITY / (1 - MIN_CAPABILITY_RELIABILITY)
-    return odds * (1 - reliability) / reliability
-
-
-def _parts(tasks: Sequence[Capability], want: Settings, notes: list[str]) -> dict[str, tuple[list[Request], list[Request]]]:
-    """By task: items for its gradient, and items for random concepts; whole groups in either.
-
-    Raises:
-        InputError: if no task has enough.
-    """
-    out = {}
-    for task in tasks:
-        rows = sample(task.requests, want.items, want.seed, task.name)
-        one, two = halves(rows, f"{want.seed} {task.name}")
-        if len(one) < MIN_ITEMS or len(groups_of(one)) < MIN_BLOCKS:
-            notes.append(
-                f"{printable(task.name)} left out: {items_text(len(rows))} in {len(groups_of(rows))} groups; a direction and its null take {2 * MIN_ITEMS} items in "
-                f"{2 * MIN_BLOCKS} groups"
-            )
-        else:
-            out[task.name] = (one, two)
-    if not out:
-        raise InputError(
-            f"no task has the {2 * MIN_ITEMS} items in {2 * MIN_BLOCKS} groups that a direction and its null take; name tasks with more"
-        )
-    return out
-
-
-# -- directions ----------------------------------------------------------------------------------------------------------------
-
-
-def _safety(
-    model: HFModel, objective: Objective, layers: Sequence[int], want: Settings, tell: Tell, notes: list[str]
-) -> tuple[list[tuple[float, float]], list[_Rows]]:
-    """(reliability and z by layer on the half that chooses it, rows of the other half by class); all rows and no choice where groups are too few to halve."""
-    sides = {
-        what: sample(side, want.prompts, want.seed, what) for what, side in (("unsafe", objective.unsafe), ("safe", objective.safe)) if side
-    }
-    few = min(len(groups_of(side)) for side in sides.values())
-    if few < MIN_BLOCKS:
-        raise InputError(
-            f"{printable(objective.name)}: {few} independent groups of prompts on one side, and {MIN_BLOCKS} are needed (prompts of one group share a template or a source)"
-        )
-    if few < 2 * MIN_BLOCKS or want.layer is not None:
-        if want.layer is None:
-            notes.append(f"the layer was not chosen by the data: {few} independent groups of prompts on one side are too few to be halved")
-        return [], [_read(model, objective, side, what, layers, want, tell) for what, side in sides.items()]
-    split = {what: halves(side, f"{want.seed} {what}") for what, side in sides.items()}
-    first, second = ([_read(model, objective, part[half], what, layers, want, tell) for what, part in split.items()] for half in (0, 1))
-    return [_quality(first, at) for at in range(len(layers))], second
-
-
-def _read(
-    model: HFModel, objective: Objective, rows: Sequence[Request], what: str, layers: Sequence[int], want: Settings, tell: Tell
-) -> _Rows:
-    """States after prompts of one class; of preferences gradients."""
-    if not objective.is_preference:
-        return _states(model, rows, layers, want, partial(tell, f"{what} prompts"), ("safety", what))
-    chosen, rejected = (
-        _gradients(model, rows, layers, want, partial(tell, name), "safety", [str(getattr(one, key)) for one in rows])[0]
-        for name, key in (("chosen", "wanted"), ("rejected", "unwanted"))
-    )
-    return _Rows(chosen.x - rejected.x, chosen.groups)
-
-
-def _quality(rows: Sequence[_Rows], at: int) -> tuple[float, float]:
-    """(reliability, z) of a safety direction; nothing of a state that is the same after every prompt."""
-    positive = rows[0].at(at)
-    negative, other = (rows[1].at(at), rows[1].groups) if len(rows) > 1 else (np.zeros_like(positive), rows[0].groups)
-    try:
-        found = tax_rate(positive, negative, np.eye(positive.shape[1], 1), (rows[0].groups, other))
-    except ValueError:
-        return 0.0, 0.0
-    return found.reliability, found.z
-
-
-def _contrast(rows: Sequence[_Rows], at: int) -> Sample:
-    if len(rows) == 1:
-        return Sample(rows[0].at(at), None, rows[0].groups)
-    return Sample(rows[0].at(at), rows[1].at(at), rows[0].groups, rows[1].groups)
-
-
-def _sample(rows: _Rows, at: int) -> Sample:
-    return Sample(rows.at(at), None, rows.groups)
-
-
-def _labels(rows: Sequence[Request], what: str, name: str) -> npt.NDArray[np.object_]:
-    """Groups, of which tasks may share some; who has none is alone under its task's name."""
-    out = np.empty(len(rows), dtype=object)
-    out[:] = [f"{what}: {one.group}" if one.group is not None else f"{what} {name}: alone {n}" for n, one in enumerate(rows)]
-    return out
-
-
-def _prompt(model: HFModel, one: Request) -> Tokens:
-    return prompt_of(model, one.wording).tokens or ()
-
-
-def _example(model: HFModel, one: Request, answer: str) -> tuple[Tokens, Tokens]:
-    ask = model.continuation(prompt_of(model, one.wording), answer)
-    return ask.prompt.tokens or (), ask.tokens or ()
-
-
-def _states(
-    model: HFModel, rows: Sequence[Request], layers: Sequence[int], want: Settings, tell: Callable[[int, int], None], names: tuple[str, str]
-) -> _Rows:
-    """The last token's states of every prompt."""
-    x: npt.NDArray[np.float32] | None = None
-    done = 0
-    for batch in hidden_states(model.local.model, [_prompt(model, one) for one in rows], batch_tokens=want.batch_tokens):
-        some = batch.states[:, list(layers), 0]
-        x = np.empty((len(rows), *some.shape[1:]), dtype=np.float32) if x is None else x
-        x[batch.numbers] = some
-        done += len(some)
-        tell(done, len(rows))
-    assert x is not None  # noqa: S101 - there are rows
-    return _Rows(x, _labels(rows, *names))
-
-
-def _gradients(
-    model: HFModel,
-    rows: Sequence[Request],
-    layers: Sequence[int],
-    want: Settings,
-    tell: Callable[[int, int], None],
-    name: str,
-    answers: Sequence[str] | None = None,
-) -> tuple[_Rows, FloatArray]:
-    """(gradients, log-probabilities) of every request's answer."""
-    said = [str(one.wanted) for one in rows] if answers is None else answers
-    x: npt.NDArray[np.float32] | None = None
-    values = np.empty(len(rows))
-    done = 0
-    examples = [_example(model, one, answer) for one, answer in zip(rows, said, strict=True)]
-    for batch in gradients(model.local.model, examples, head=model.scorer.head, batch_tokens=want.batch_tokens):
-        some = batch.gradients[:, list(layers)]
-        x = np.empty((len(rows), *some.shape[1:]), dtype=np.float32) if x is None else x
-        x[batch.numbers], values[batch.numbers] = some, batch.values
-        done += len(some)
-        tell(done, len(rows))
-    assert x is not None  # noqa: S101 - there are rows
-    return _Rows(x, _labels(rows, "safety" if name == "safety" else "task", name)), values
-
-
 # -- the null ------------------------------------------------------------------------------------------------------------------
 
 
 def _concepts(
     model: HFModel,
     parts: Mapping[str, tuple[list[Request], list[Request]]],
-    found: Mapping[str, tuple[_Rows, FloatArray]],
+    found: Mapping[str, Sums],
     layer: int,
     at: int,
     want: Settings,
@@ -360,36 +156,40 @@ def _concepts(
     """Tax rates of random concepts among the items that gradients were not taken of: one task's prompts against another's, and of one task those that hold a word
     against those that do not.
     """
-    rows = {
-        name: [replace(one, group=f"{name}: {n if one.group is None else one.group}") for n, one in enumerate(part)]
-        for name, (_, part) in parts.items()
-    }
-    states = _states(
-        model,
-        [one for of in rows.values() for one in of],
-        [layer],
-        want,
-        partial(tell, "prompts of random concepts"),
-        ("concept", "concept"),
-    )
-    task = np.repeat(np.arange(len(rows)), [len(of) for of in rows.values()])
-    holds = _told_apart(rows, task)
+    rows = [one for _, part in parts.values() for one in part]
+    task = np.repeat(np.arange(len(parts)), [len(part) for _, part in parts.values()])
+    labels = np.array([f"{task[n]}: {one.group if one.group is not None else f'alone {n}'}" for n, one in enumerate(rows)], dtype=object)
+    holds = _told_apart({name: part for name, (_, part) in parts.items()}, task)
     names = random.Random(f"{want.seed} concepts").sample(sorted(holds), min(want.concepts, len(holds)))  # noqa: S311 - a sample of concepts
-    samples = [_sample(of, at) for of, _ in found.values()]
-    rates: dict[str, float] = {}
-    x = states.at(0)
-    for number, name in enumerate(names, 1):
-        one, two = holds[name]
-        try:
-            rate = cross_fitted(Sample(x[one], x[two], states.groups[one], states.groups[two]), samples, level=want.level).estimate
-        except ValueError:
-            rate = None  # of too few groups, or of states that are all the same
-        if rate is not None:
-            rates[name] = rate
-        tell("random concepts", number, len(names))
+    sums = {name: sides for name in names if (sides := _sides(holds[name], labels)) is not None}
+    read_states(model, rows, [x for sides in sums.values() for x in sides], [layer], want, partial(tell, "prompts of random concepts"))
+    samples = [of.sample(at) for of in found.values()]
+    rates = {name: rate for name, sides in sums.items() if (rate := _rate(sides, samples)) is not None}
     enough = len(rates) >= MIN_CONCEPTS and fit.estimate is not None
     p = (1 + sum(rate >= (fit.estimate or 0.0) for rate in rates.values())) / (1 + len(rates)) if enough else None
     return Concepts(tuple(rates), tuple(rates.values()), len(names), p)
+
+
+def _sides(masks: Masks, labels: npt.NDArray[np.object_]) -> tuple[Sums, Sums] | None:
+    """Where the rows of a concept's two classes go; None where a class has too few groups."""
+    try:
+        count, blocks = common_blocks([labels[mask] for mask in masks], ["one class", "the other"])
+    except ValueError:
+        return None
+    made = []
+    for mask, of in zip(masks, blocks, strict=True):
+        where = np.full(len(labels), -1, dtype=np.int64)
+        where[mask] = of
+        made.append(Sums(where, count))
+    return made[0], made[1]
+
+
+def _rate(sides: tuple[Sums, Sums], samples: Sequence[BlockSample]) -> float | None:
+    """A concept's tax rate; None where it is not identified, or states are the same in both classes."""
+    try:
+        return point_rate(Direction(*sides).at(0), samples)
+    except ValueError:
+        return None
 
 
 Masks = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]

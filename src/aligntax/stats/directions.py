@@ -171,6 +171,20 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class BlockSample:
+    """What one direction is estimated from, summed up by block: for rows that are too many to be kept.
+
+    Attributes:
+        means: (K, d) the direction as each block has it. Blocks are common to all samples (``common_blocks``): block k of one and block l of another are
+            independent unless k = l.
+        weights: (K,) what a block weighs: n rows, or n1 n0/(n1 + n0) of two classes.
+    """
+
+    means: FloatArray
+    weights: FloatArray
+
+
+@dataclass(frozen=True)
 class CrossFit:
     """The tax rate where safety and capability directions are all estimated.
 
@@ -300,14 +314,16 @@ def tax_rate(
     )
 
 
-def cross_fitted(safety: Sample, capabilities: Sequence[Sample], *, level: float = 0.95, blocks: int = BLOCKS) -> CrossFit:
+def cross_fitted(
+    safety: Sample | BlockSample, capabilities: Sequence[Sample] | Sequence[BlockSample], *, level: float = 0.95, blocks: int = BLOCKS
+) -> CrossFit:
     """The tax rate of one safety direction given capability directions, all of them estimated.
 
     Args:
         safety: its prompts; no row and no group of it may be in a capability's sample.
-        capabilities: one per direction. Where capabilities share prompts, ``groups`` must say so by common labels.
+        capabilities: one per direction, all as rows or all by block, as ``safety``. Where capabilities share prompts, ``groups`` must say so by common labels.
         level: confidence.
-        blocks: K, at least 8; fewer are made where a sample has fewer groups.
+        blocks: K, at least 8; fewer are made where a sample has fewer groups. Samples by block have theirs.
 
     Raises:
         ValueError: on shapes that do not fit, values that are not finite, no capability, more capabilities than dimensions, a sample with fewer than
@@ -336,7 +352,12 @@ def cross_fitted(safety: Sample, capabilities: Sequence[Sample], *, level: float
 
 
 def partial_cosine(
-    first: Sample, second: Sample, capabilities: Sequence[Sample], *, level: float = 0.95, blocks: int = BLOCKS
+    first: Sample | BlockSample,
+    second: Sample | BlockSample,
+    capabilities: Sequence[Sample] | Sequence[BlockSample],
+    *,
+    level: float = 0.95,
+    blocks: int = BLOCKS,
 ) -> PartialCosine:
     """The cosine between two safety directions outside the span of the capabilities, all of them estimated.
 
@@ -363,6 +384,66 @@ def partial_cosine(
         return PartialCosine(None, None, None, None, None, None, found.clipped, reason, found.count, level)
     limits = _interval((rho - found.fit(0, 1)) / np.sqrt(left), found.t)
     return PartialCosine(*limits, float(rho[0]), (float(taxes[0][0]), float(taxes[1][0])), found.clipped, None, found.count, level)
+
+
+def point_rate(safety: BlockSample, capabilities: Sequence[BlockSample]) -> float | None:
+    """The estimate of ``cross_fitted`` alone, for nulls of many directions: no limits, and so no need for as many blocks of the one as of the others.
+
+    Args:
+        safety: its blocks, of other prompts than any capability's.
+        capabilities: as in ``cross_fitted``.
+
+    Returns:
+        The rate; None where the direction is not identified.
+
+    Raises:
+        ValueError: on shapes that do not fit, values that are not finite, or a direction that is zero.
+    """
+    (v, *c), _ = _summed([safety, *capabilities], common=False)
+    reliability, z = block_reliability(safety)
+    if reliability < MIN_RELIABILITY or z < MIN_Z:
+        return None
+    shares = [_shares(w, np.ones((1, len(w)))) for _, w in (v, *c)]
+    rate = float(_cross([v], c, shares[:1], shares[1:], 0, 0.95).fit(0, 0)[0])
+    return rate if np.isfinite(rate) else None
+
+
+def block_reliability(sample: BlockSample) -> tuple[float, float]:
+    """(reliability, D over its jackknife error) of a direction by block, as ``cross_fitted`` has them; 0, 0 for one that is zero."""
+    means, count = sample.means, len(sample.weights)
+    weights = _shares(sample.weights, 1.0 - np.concatenate([np.zeros((1, count)), np.eye(count)]))
+    whole = weights @ means
+    own = weights**2
+    squared = _off_diagonal(np.einsum("rd,rd->r", whole, whole), own @ np.einsum("kd,kd->k", means, means), own.sum(axis=1))
+    naive = float(whole[0] @ whole[0])
+    if naive == 0:
+        return 0.0, 0.0
+    return float(squared[0]) / naive, _ratio(float(squared[0]), sqrt(float(jackknife_covariance(squared[None])[0, 0])))
+
+
+def common_blocks(groups: Sequence[npt.ArrayLike], names: Sequence[str], blocks: int = BLOCKS) -> tuple[int, list[IntArray]]:
+    """Blocks of whole groups that are common to several parts: how many, and the block (n,) of each row of each part.
+
+    Args:
+        groups: (n,) labels by part; a label means the same in every part.
+        names: of the parts, for the error.
+        blocks: at most so many.
+
+    Raises:
+        ValueError: if a part has fewer than eight groups, or its groups leave a block without rows.
+    """
+    _check(0.5, blocks)
+    labels = _numbered(groups, [len(np.asarray(x)) for x in groups], names)
+    count, block_of = _assign(labels, names, blocks)
+    found = [block_of[x] for x in labels]
+    for x, name in zip(found, names, strict=True):
+        if (empty := count - len(np.unique(x))) > 0:
+            raise ValueError(_empty(name, empty, count))
+    return count, found
+
+
+def _empty(name: str, empty: int, count: int) -> str:
+    return f"{name}: its groups leave {empty} of {count} blocks without rows of a class; ask for fewer blocks"
 
 
 def fieller(numerator: float, denominator: float, covariance: FloatArray, critical: float) -> Fieller:
@@ -640,11 +721,19 @@ class _Cross:
         return self.mixed[i] / np.sqrt(squared * self.safety_squared[i][:, None]), naive
 
 
-def _cross_blocks(safety: Sequence[Sample], capabilities: Sequence[Sample], level: float, blocks: int) -> _Cross:
+def _cross_blocks(
+    safety: Sequence[Sample | BlockSample], capabilities: Sequence[Sample] | Sequence[BlockSample], level: float, blocks: int
+) -> _Cross:
     _check(level, blocks)
     if not capabilities:
         raise ValueError("no capability is given: a tax rate is that of a safety direction against capability directions")
-    samples = [*safety, *capabilities]
+    given = [*safety, *capabilities]
+    samples = [x for x in given if isinstance(x, Sample)]
+    if not samples:
+        estimates, count = _summed([x for x in given if isinstance(x, BlockSample)], common=True)
+        return _products(estimates[: len(safety)], estimates[len(safety) :], count, level)
+    if len(samples) < len(given):
+        raise ValueError("some samples are rows and some are summed by block: give all of them as the one or as the other")
     names = [f"safety direction {i + 1}" for i in range(len(safety))] + [
         f"capability {i} (counted from 0)" for i in range(len(capabilities))
     ]
@@ -667,11 +756,42 @@ def _cross_blocks(safety: Sequence[Sample], capabilities: Sequence[Sample], leve
     return _products(estimates[: len(safety)], estimates[len(safety) :], count, level)
 
 
-def _products(v: list[tuple[FloatArray, FloatArray]], c: list[tuple[FloatArray, FloatArray]], count: int, level: float) -> _Cross:
+_Estimates = list[tuple[FloatArray, FloatArray]]
+
+
+def _summed(samples: Sequence[BlockSample], *, common: bool) -> tuple[_Estimates, int]:
+    """Block estimates and their weights, and how many blocks the first sample has.
+
+    Raises:
+        ValueError: on shapes that do not fit, values that are not finite, too few blocks, more capabilities than dimensions, and, if blocks are common, on
+            different numbers of them.
+    """
+    count, d = samples[0].means.shape
+    for sample in samples:
+        k = len(sample.weights)
+        if sample.means.shape != (k, d) or sample.weights.shape != (k,) or (common and k != count) or k < MIN_BLOCKS:
+            raise ValueError(
+                f"samples by block need (K, d) means and (K,) weights, K at least {MIN_BLOCKS}, of one layer and in common blocks; found the shapes "
+                f"{sample.means.shape} and {sample.weights.shape} beside {samples[0].means.shape}"
+            )
+        if not (np.isfinite(sample.means).all() and np.isfinite(sample.weights).all() and np.all(sample.weights > 0)):
+            raise ValueError("values that are not finite in a block, or a block without rows")
+    if len(samples) - 1 > d:
+        raise ValueError(
+            f"{len(samples) - 1} capabilities in {d} dimensions: they span everything, and the tax rate is 1 whatever is measured"
+        )
+    return [(np.asarray(x.means, np.float64), np.asarray(x.weights, np.float64)) for x in samples], count
+
+
+def _products(v: _Estimates, c: _Estimates, count: int, level: float) -> _Cross:
     """All products from block estimates (K, d) and their weights (K,), with and without each block."""
     keep = 1.0 - np.concatenate([np.zeros((1, count)), np.eye(count)])
     weights = [_shares(w, keep) for _, w in [*v, *c]]
-    own, cap = weights[: len(v)], weights[len(v) :]
+    return _cross(v, c, weights[: len(v)], weights[len(v) :], count, level)
+
+
+def _cross(v: _Estimates, c: _Estimates, own: list[FloatArray], cap: list[FloatArray], count: int, level: float) -> _Cross:
+    """The same for shares (R, K) of the blocks, a row for every estimate that is wanted."""
     means_c = np.stack([w @ x for (x, _), w in zip(c, cap, strict=True)], axis=1)  # (K + 1, m, d)
     stacked = np.stack([x for x, _ in c], axis=1)  # (K, m, d)
     shares = np.stack(cap, axis=1)  # (K + 1, m, K)
@@ -744,9 +864,7 @@ def _block_estimates(
         block = block_of[y]
         size = np.bincount(block, minlength=count).astype(np.float64)
         if not size.all():
-            raise ValueError(
-                f"{name}: its groups leave {int(np.sum(size == 0))} of {count} blocks without rows of a class; ask for fewer blocks"
-            )
+            raise ValueError(_empty(name, int(np.sum(size == 0)), count))
         means.append(np.stack([x[block == k].mean(axis=0) for k in range(count)]))
         sizes.append(size)
     if len(means) == 1:
