@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from aligntax.cli.shared import note
-from aligntax.core.errors import InputError
+from aligntax.cli.predicting import bar, check_template, opened_local, task_names, tell_prediction
 from aligntax.core.words import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from aligntax.models.hf import HFModel
 
 app = typer.Typer(
     help="What a base model says of the alignment tax before anything is trained.", no_args_is_help=True, rich_markup_mode=None
@@ -88,11 +80,10 @@ def tax(
     from aligntax.predict.inputs import read_objective
     from aligntax.predict.results import Settings, as_json
 
-    if template not in ("raw", "chat"):
-        raise InputError(f"--template is raw or chat; got {printable(repr(template))}")
-    names = [part.strip() for value in capabilities for part in value.split(",") if part.strip()]
+    check_template(template)
+    names = task_names(capabilities)
     objective = read_objective(safety, template, include or (), grouped=clusters)
-    with _opened(model, device) as base:
+    with opened_local(model, device) as base:
         tasks = found_tasks(names, template, include or (), render=base.template, grouped=clusters)
         settings = Settings(template, prompts, items, layer, concepts, level, seed)
         if dry_run:
@@ -107,59 +98,9 @@ def tax(
             return
         from aligntax.predict.tax import predict_tax
 
-        with _bar() as tell:
+        with bar() as tell:
             found = predict_tax(base, objective, tasks, settings, tell)
-    text = as_json(found)
-    if json:
-        sys.stdout.write(text)
-    else:
-        from aligntax.report.predict_text import view
-        from aligntax.report.terminal import console
+    from aligntax.report.predict_page import render
+    from aligntax.report.predict_text import view
 
-        console().print(view(found))
-    if out is not None:
-        from aligntax.report.predict_page import render
-        from aligntax.store.run import write_text
-
-        write_text(out / "prediction.json", text)
-        note(f"report: {write_text(out / 'prediction.html', render(found))}")
-
-
-@contextmanager
-def _opened(name: str, device: str) -> Iterator[HFModel]:
-    """A local model: states of an endpoint's are not to be had."""
-    from aligntax.models.references import open_model, parse
-
-    reference = parse(name)
-    if reference.where == "api":
-        raise InputError(f"{printable(name)} is an endpoint, which shows no states; name a local model (a folder, a hub id, lab:base)")
-    opened = open_model(reference, device=device)
-    try:
-        from aligntax.models.hf import HFModel
-
-        assert isinstance(opened, HFModel)  # noqa: S101 - what is no endpoint is one
-        yield opened
-    finally:
-        opened.close()
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for every part on a terminal, else a line when one is done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-
-    from aligntax.report.terminal import console
-
-    shown = sys.stderr.isatty()
-    columns = (TextColumn("{task.description:28s}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console(stderr=True), disable=not shown) as progress:
-        rows: dict[str, TaskID] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in rows:
-                rows[what] = progress.add_task(printable(what), total=total)
-            progress.update(rows[what], completed=done, total=total)
-            if not shown and done == total:
-                note(f"{printable(what)}: {total:,} read")
-
-        yield tell
+    tell_prediction(as_json(found), lambda: view(found), lambda: render(found), out, json=json)

@@ -170,16 +170,17 @@ def as_json(found: TaxPrediction) -> str:
         "schema": SCHEMA, "kind": "tax", **asdict(found),
         "adjusted": found.adjusted, "free": found.free, "angle_degrees": found.angle, "costs": {f"{share:g}": cost for share, cost in found.costs.items()},
     }  # fmt: skip
-    return safe_json(json.dumps(_plain(whole), indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
+    return safe_json(json.dumps(plain(whole), indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Arrays and tuples as lists, numbers that are none as null: what JSON takes."""
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, Mapping):
-        return {str(key): _plain(of) for key, of in value.items()}
+        return {str(key): plain(of) for key, of in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     return None if isinstance(value, float) and not isfinite(value) else value
