@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from aligntax.cli.predict_scaling import scaling
 from aligntax.cli.predicting import bar, check_template, opened_local, task_names, tell_prediction
 from aligntax.core.words import printable
 
@@ -55,6 +56,22 @@ def tax(
         int, typer.Option(metavar="N", min=32, help="Most items of a task: half for its direction, half for random concepts.")
     ] = 256,
     concepts: Annotated[int, typer.Option(metavar="N", min=50, help="Random concepts to hold safety against.")] = 100,
+    answer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What training would have the model say to unsafe prompts, where no table says so (repeat): then a step of training is taken, and taken back.",
+        ),
+    ] = None,
+    step: Annotated[
+        bool, typer.Option("--step/--no-step", help="Whether that step is taken; it needs weights in float32, three times.")
+    ] = True,
+    metrics: Annotated[
+        bool | None,
+        typer.Option(
+            "--metrics/--no-metrics", help="Whether the tax rate is told in other metrics [up to 1,024 dimensions].", show_default=False
+        ),
+    ] = None,
     level: Annotated[float, typer.Option(metavar="L", min=0.5, max=0.9999, help="Confidence level.")] = 0.95,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda.")] = "auto",
@@ -72,7 +89,7 @@ def tax(
 
     For example:
 
-      aligntax predict tax lab:base --safety lab/harmful_procedures:lab/procedures --capabilities lab
+      aligntax predict tax lab:base --safety lab/harmful_procedures:lab/procedures --capabilities lab --answer "i cannot help with that."
 
       aligntax predict tax org/base --safety preferences.jsonl --capabilities lm-eval:gsm8k,lm-eval:arc_easy --out prediction
     """
@@ -85,7 +102,7 @@ def tax(
     objective = read_objective(safety, template, include or (), grouped=clusters)
     with opened_local(model, device) as base:
         tasks = found_tasks(names, template, include or (), render=base.template, grouped=clusters)
-        settings = Settings(template, prompts, items, layer, concepts, level, seed)
+        settings = Settings(template, prompts, items, layer, concepts, level, seed, answers=tuple(answer or ()), step=step, metrics=metrics)
         if dry_run:
             sizes = (
                 f"{len(objective.unsafe):,} and {len(objective.safe):,} prompts"
@@ -104,3 +121,6 @@ def tax(
     from aligntax.report.predict_text import view
 
     tell_prediction(as_json(found), lambda: view(found), lambda: render(found), out, json=json)
+
+
+app.command()(scaling)

@@ -42,7 +42,8 @@ class Request:
         wording: as the model reads it.
         text: the prompt alone, to find the same one elsewhere.
         group: who shares a template or a source with others; None where that is not known.
-        wanted, unwanted: what training would have the model say, and not say; None where nobody says it.
+        wanted, unwanted: what training would have the model say, and not say; None where nobody says it. Of a task's item its right answer.
+        item, content: the item's id and the hash of its question and answer; None of what is no item of a task.
     """
 
     wording: Wording
@@ -50,6 +51,8 @@ class Request:
     group: str | None = None
     wanted: str | None = None
     unwanted: str | None = None
+    item: str | None = None
+    content: str | None = None
 
 
 @dataclass(frozen=True)
@@ -263,11 +266,15 @@ def _gold(question: Question) -> Request | None:
     want = question.wants[0]
     if isinstance(want, Choose):
         right = [c for c in want.choices if c.strip() == question.target.strip()]
-        return None if len(right) != 1 else Request(want.wording, question.question, question.cluster, right[0])
+        return (
+            None
+            if len(right) != 1
+            else Request(want.wording, question.question, question.cluster, right[0], None, question.item, question.content)
+        )
     if not isinstance(want, Write) or not question.target.strip():
         return None
     space = " " if isinstance(want.wording, str) and not want.wording[-1:].isspace() else ""
-    return Request(want.wording, question.question, question.cluster, f"{space}{question.target}")
+    return Request(want.wording, question.question, question.cluster, f"{space}{question.target}", None, question.item, question.content)
 
 
 def divided(objective: Objective, tasks: Sequence[Capability], seed: int) -> tuple[Objective, list[Capability], list[str]]:

@@ -110,6 +110,32 @@ def gradients(model: Any, examples: Sequence[tuple[Tokens, Tokens]], *, head: An
             p.requires_grad_(True)
 
 
+def sampled_tokens(model: Any, prompts: Sequence[Tokens], seed: int, *, batch_tokens: int = 4096) -> list[int]:
+    """A token after every prompt, drawn from the model's distribution; a prompt's draw does not depend on its company.
+
+    Args:
+        model: of transformers, causal.
+        prompts: token ids, one each and more.
+        seed: of the draws.
+        batch_tokens: of a batch, padding included.
+
+    Raises:
+        InputError: if a logit is no number.
+    """
+    uniform = np.random.default_rng(seed).random(len(prompts))
+    found = [0] * len(prompts)
+    for numbers, tokens, mask in _batches(model, prompts, batch_tokens):
+        with torch.inference_mode():
+            last = mask.sum(dim=1) - 1
+            logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[
+                torch.arange(len(numbers), device=tokens.device), last
+            ]
+            below = _checked(logits.double().softmax(dim=-1).cumsum(dim=-1), "logit")
+        for row, number in enumerate(numbers.tolist()):
+            found[number] = min(int(np.searchsorted(below[row], uniform[number] * below[row][-1], side="right")), below.shape[1] - 1)
+    return found
+
+
 def _gradients(model: Any, head: Any, numbers: IntArray, tokens: torch.Tensor, mask: torch.Tensor, starts: torch.Tensor) -> Gradients:
     with torch.enable_grad():
         begun = model.get_input_embeddings()(tokens).detach().requires_grad_(True)

@@ -7,8 +7,9 @@ those answers has one: a cost or a synergy. So has the share of answers that are
 
 The size follows from the objective alone: it is read off the loss of examples that are in no batch (``RULES``), before any task is looked at.
 
-Memory: the weights, their gradient, and one more of either a task's gradient or the weights to go back to: three times the weights in all, four times
-with ``adam``; the distributions of one batch, and activations as training needs them. No optimiser's state.
+Memory: the weights, the gradient of a batch of the objective, and one more of either a task's gradient or the weights to go back to: three times the weights in all,
+four times with ``adam``; gradients of further batches while they take no more than ``GRADIENTS``, which saves reading tasks again for each of them; the distributions of
+one batch of examples, and activations as training needs them. No optimiser's state.
 """
 
 from __future__ import annotations
@@ -49,7 +50,11 @@ SHARES = (0.5, 1.0, 2.0)
 """Of the step that a rule chooses: where tasks are measured, so that it is seen how much hangs on it."""
 KEPT = 2**26
 """Logits of a batch before the step, kept while all steps are taken: 256 MiB."""
+GRADIENTS = 2**31
+"""Bytes of gradients of the objective that are kept at a time, but for a single one: 2 GiB."""
 _QUARTERS = 4
+Move = tuple[int, Direction, float]
+"""Which gradient, how it is followed, how far."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ def responses(
     directions: Sequence[Direction] = ("sign",),
     steps: Sequence[float] | None = None,
     rule: Rule = "lowest",
+    shares: Sequence[float] = SHARES,
     batches: int = 4,
     batch_size: int = 32,
     beta: float = 0.1,
@@ -145,8 +151,9 @@ def responses(
         tasks: (prompt, right answer) by name; answers as the objective ends them (with or without an end token).
         head: what alone makes logits from the last states (``Scorer.head``).
         directions: which to go along.
-        steps: sizes at which tasks are measured; None for half, once and twice what the rule chooses for each direction.
+        steps: sizes at which tasks are measured; None for shares of what the rule chooses for each direction.
         rule: how a size is chosen.
+        shares: of it, where tasks are measured.
         batches: of the objective, disjoint.
         batch_size: examples, or pairs, of each.
         beta: of DPO's loss.
@@ -171,7 +178,7 @@ def responses(
     with _untouched(model, weights):
         lines = _lines(reader, aim, weights, drawn, held, directions, say)
         sizes = {
-            name: np.asarray(steps, np.float64) if steps is not None else np.array(SHARES) * chosen(lines[name], rule)
+            name: np.asarray(steps, np.float64) if steps is not None else np.array(shares, np.float64) * chosen(lines[name], rule)
             for name in directions
         }
         return _responses(reader, aim, weights, drawn, tasks, lines, sizes, len(held), say)
@@ -435,7 +442,7 @@ class _Reader:
             p.grad = None
         return found
 
-    def read(self, moved: _Moved, examples: Sequence[Example], moves: Sequence[tuple[Direction, float]]) -> _Read:
+    def read(self, moved: _Moved, examples: Sequence[Example], moves: Sequence[Move]) -> _Read:
         """What moves of the weights do to answers; the weights are back afterwards."""
         kl = np.zeros((len(moves), len(examples)))
         logprob = np.zeros((len(moves) + 1, len(examples)))
@@ -487,10 +494,10 @@ class _Told:
 
 
 class _Moved:
-    """Weights that are moved along a gradient and put back."""
+    """Weights that are moved along gradients and put back."""
 
-    def __init__(self, weights: Sequence[torch.nn.Parameter], gradient: _Gradient) -> None:
-        self.weights, self.gradient = weights, gradient
+    def __init__(self, weights: Sequence[torch.nn.Parameter], gradients: Sequence[_Gradient]) -> None:
+        self.weights, self.gradients = weights, gradients
 
     def __enter__(self) -> Self:
         self.kept = [p.detach().clone() for p in self.weights]
@@ -500,11 +507,11 @@ class _Moved:
         self.back()
         del self.kept
 
-    def to(self, direction: Direction, step: float) -> None:
+    def to(self, which: int, direction: Direction, step: float) -> None:
         """To a step down a direction from where they were kept."""
         with torch.no_grad():
             for number, (p, kept) in enumerate(zip(self.weights, self.kept, strict=True)):
-                p.copy_(kept).sub_(self.gradient.part(direction, number), alpha=step)
+                p.copy_(kept).sub_(self.gradients[which].part(direction, number), alpha=step)
 
     def back(self) -> None:
         """To where they were kept, to the last bit."""
@@ -591,7 +598,7 @@ def _lines(
 ) -> dict[Direction, Line]:
     """What steps do to the objective where it was held out, by direction."""
     examples, shares = aim.sequences(held), aim.shares(held)
-    moves = [(name, step) for name in directions for step in GRID]
+    moves: list[Move] = [(0, name, step) for name in directions for step in GRID]
     losses, slopes = np.zeros((len(drawn), len(directions), len(GRID))), np.zeros((len(drawn), len(directions)))
     start = 0.0
     for number, some in enumerate(drawn):
@@ -600,7 +607,7 @@ def _lines(
         of_held = reader.gradient(weights, examples, shares)
         slopes[number] = [gradient.fall(name, of_held) for name in directions]
         del of_held
-        with _Moved(weights, gradient) as moved:
+        with _Moved(weights, [gradient]) as moved:
             logprob = reader.read(moved, examples, moves).logprob
         found = aim.losses(logprob) if aim.pairs else -logprob @ shares
         start = float(found[0])
@@ -629,22 +636,29 @@ def _responses(
     kl, change = np.zeros((*shape, len(moves))), np.zeros((*shape, len(moves)))
     right, logprob = np.zeros((*shape, len(moves) + 1)), np.zeros(shape)
     slopes, cosines, norms = np.zeros((*shape, len(directions))), np.zeros(shape), np.zeros(shape)
-    for b, some in enumerate(drawn):
-        gradient = _Gradient.of(reader, aim, weights, some, "adam" in directions)
-        length = _dot(gradient.mean, gradient.mean) ** 0.5
+    at_once = max(1, GRADIENTS // (sum(p.numel() * p.element_size() for p in weights) * (2 if "adam" in directions else 1)))
+    for begin in range(0, len(drawn), at_once):
+        some = range(begin, min(begin + at_once, len(drawn)))
+        gradients = [_Gradient.of(reader, aim, weights, drawn[b], "adam" in directions) for b in some]
+        lengths = [_dot(g.mean, g.mean) ** 0.5 for g in gradients]
+        every = [(k, direction, step) for k in range(len(some)) for direction, step in moves]
         for t, name in enumerate(names):
-            tell("responses of tasks", b * len(names) + t, len(drawn) * len(names))
-            of_task = reader.gradient(weights, tasks[name], _per_token(tasks[name]))
-            slopes[b, t] = [gradient.fall(direction, of_task) for direction in directions]
-            norms[b, t] = _dot(of_task, of_task) ** 0.5
-            cosines[b, t] = _dot(of_task, gradient.mean) / (length * norms[b, t]) if norms[b, t] else 0.0
-            del of_task
-            with _Moved(weights, gradient) as moved:
-                found = reader.read(moved, tasks[name], moves)
+            tell("responses of tasks", begin * len(names) + t * len(some), len(drawn) * len(names))
             shares = _per_token(tasks[name])
-            kl[b, t], right[b, t] = found.kl @ shares, found.right.mean(axis=1)
-            told = found.logprob @ shares
-            logprob[b, t], change[b, t] = told[0], told[1:] - told[0]
+            of_task = reader.gradient(weights, tasks[name], shares)
+            norm = _dot(of_task, of_task) ** 0.5
+            for b, gradient, length in zip(some, gradients, lengths, strict=True):
+                slopes[b, t] = [gradient.fall(direction, of_task) for direction in directions]
+                norms[b, t] = norm
+                cosines[b, t] = _dot(of_task, gradient.mean) / (length * norm) if norm else 0.0
+            del of_task
+            with _Moved(weights, gradients) as moved:
+                found = reader.read(moved, tasks[name], every)
+            told, rights, apart = found.logprob @ shares, found.right.mean(axis=1), found.kl @ shares
+            for k, b in enumerate(some):
+                own = slice(k * len(moves), (k + 1) * len(moves))
+                kl[b, t], logprob[b, t], change[b, t] = apart[own], told[0], told[1:][own] - told[0]
+                right[b, t] = [rights[0], *rights[1:][own]]
     tell("responses of tasks", len(drawn) * len(names), len(drawn) * len(names))
     _check_numbers(names, moves, kl, change, norms, slopes)
     along = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import acos, degrees, isfinite, sqrt
 from typing import Any, Literal
 
@@ -15,11 +15,13 @@ from aligntax.stats.directions import CrossFit, SignedOverlap
 from aligntax.stats.frontier import least_change
 from aligntax.stats.packing import chance_corrected
 
-SCHEMA = 1
+SCHEMA = 2
 MIN_CONCEPTS = 50
 """Fewer random concepts say nothing of where safety stands among them."""
 SHARES = (0.9, 0.95, 0.99, 1.0)
 """Shares of the attainable safety of which is told what they cost."""
+MAX_DIMENSION = 1024
+"""Up to as many dimensions of a state other metrics are told without being asked for: a covariance has their square."""
 ChosenBy = Literal["data", "you", "rule"]
 
 
@@ -36,6 +38,9 @@ class Settings:
         level: confidence.
         seed: of what is drawn.
         batch_tokens: of a batch.
+        answers: what training would have the model say to unsafe prompts of which nothing else is known, in turn.
+        step: whether a step of training is taken, and taken back.
+        metrics: whether the tax rate is told in other metrics; None where states have up to ``MAX_DIMENSION`` dimensions.
     """
 
     template: str = "raw"
@@ -46,6 +51,9 @@ class Settings:
     level: float = 0.95
     seed: int = 0
     batch_tokens: int = 4096
+    answers: tuple[str, ...] = ()
+    step: bool = True
+    metrics: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,86 @@ class Concepts:
 
 
 @dataclass(frozen=True)
+class InMetric:
+    """The tax rate in another metric.
+
+    Attributes:
+        name: of the metric.
+        told: what it is, and what it was made from.
+        fit: None where it cannot be made.
+    """
+
+    name: str
+    told: str
+    fit: CrossFit | None
+
+
+@dataclass(frozen=True)
+class Range:
+    """A mean over batches of the objective, with its limits."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class TaskStep:
+    """What one step of the optimiser does to one task.
+
+    Attributes:
+        task: its name.
+        lost: share of answers that are the likeliest before the step and not after it, less those that it brings.
+        kl: KL(before || after), in nats per token of the right answers.
+        change: of the mean log-probability of the right answers, in nats per token; below 0 is a cost.
+        cosine: of the gradients of the task's loss and of the objective's, by all weights.
+        norm: length of the gradient of the task's loss.
+        value: mean log-probability of a right answer's token in the base model, in nats.
+        right: share of items answered rightly in the base model, token by token the likeliest.
+        items: how many.
+    """
+
+    task: str
+    lost: Range
+    kl: Range
+    change: Range
+    cosine: Range
+    norm: float
+    value: float
+    right: float
+    items: int
+
+
+@dataclass(frozen=True)
+class OptimiserStep:
+    """One step of the optimiser for the objective.
+
+    Attributes:
+        size: of the step, in units of the weights.
+        batches, batch_size: of the objective.
+        held: examples on which the size was chosen.
+        loss, after: of these, before and after the step, in nats per token.
+        tasks: those that lose most first.
+    """
+
+    size: float
+    batches: int
+    batch_size: int
+    held: int
+    loss: float
+    after: float
+    tasks: tuple[TaskStep, ...]
+
+
+@dataclass(frozen=True)
+class Used:
+    """An item that a prediction has seen: its id, and the beginning of the hash of its content."""
+
+    item: str
+    content: str
+
+
+@dataclass(frozen=True)
 class TaxPrediction:
     """All of it.
 
@@ -118,6 +206,9 @@ class TaxPrediction:
         unsafe, safe: prompts behind the direction.
         settings: how.
         notes: what people should know.
+        metrics: the same in other metrics.
+        step: the rival of the geometry; None where it was not measured.
+        used: by task, the items behind directions and step: what is not to be held against them.
     """
 
     model: str
@@ -134,6 +225,9 @@ class TaxPrediction:
     safe: int
     settings: Settings
     notes: tuple[str, ...]
+    metrics: tuple[InMetric, ...] = ()
+    step: OptimiserStep | None = None
+    used: Mapping[str, tuple[Used, ...]] = field(default_factory=dict)
 
     @property
     def fit(self) -> CrossFit:

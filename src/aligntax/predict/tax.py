@@ -45,7 +45,9 @@ from aligntax.predict.gather import (
     task_parts,
 )
 from aligntax.predict.inputs import Capability, Objective, Request, divided
-from aligntax.predict.results import MIN_CONCEPTS, AtLayer, Concepts, Settings, TaskRisk, TaxPrediction
+from aligntax.predict.metrics import in_metrics
+from aligntax.predict.results import MAX_DIMENSION, MIN_CONCEPTS, AtLayer, Concepts, InMetric, Settings, TaskRisk, TaxPrediction, Used
+from aligntax.predict.stepping import optimiser_step
 from aligntax.stats.directions import BlockSample, CrossFit, SignedOverlap, common_blocks, point_rate
 from aligntax.stats.multiplicity import holm
 
@@ -104,6 +106,16 @@ def predict_tax(
     fit = next(one.fit for one in fits if one.layer == chosen)
     concepts = _concepts(model, parts, found, chosen, at, want, fit, tell)
     risks = _risks(found, fit, at)
+    dimension = safety.at(at).means.shape[1]
+    metrics: tuple[InMetric, ...] = ()
+    if want.metrics or (want.metrics is None and dimension <= MAX_DIMENSION):
+        others = [one for _, part in parts.values() for one in part]
+        random.Random(f"{want.seed} states").shuffle(others)  # noqa: S311 - an order of prompts
+        metrics = in_metrics(
+            model, others, safety.at(at), [of.sample(at) for of in found.values()], chosen, want, tell, vector=not objective.is_preference
+        )
+    step = optimiser_step(model, objective, {name: rows for name, (rows, _) in parts.items()}, want, tell, notes) if want.step else None
+    used = {name: tuple(Used(str(one.item), str(one.content)[:16]) for one in rows) for name, (rows, _) in parts.items()}
     if concepts.p is None:
         notes.append(
             f"only {len(concepts.rates)} random concepts could be made from the tasks' prompts (of {concepts.tried} tried), too few to say whether safety is special: "
@@ -111,7 +123,7 @@ def predict_tax(
         )
     return TaxPrediction(
         model.name, dict(model.identity), objective.name, want.template, tuple(fits), chosen, chosen_by,
-        safety.at(at).means.shape[1], tuple(risks), concepts, len(sides["unsafe"]), len(sides.get("safe", ())), want, tuple(notes),
+        dimension, tuple(risks), concepts, len(sides["unsafe"]), len(sides.get("safe", ())), want, tuple(notes), metrics, step, used,
     )  # fmt: skip
 
 
