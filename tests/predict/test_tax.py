@@ -26,6 +26,7 @@ from aligntax.report.predict_text import lead, risks_grid, view  # noqa: E402
 from aligntax.report.terminal import console  # noqa: E402
 
 QUICK = Settings(items=96, prompts=96, concepts=60)
+PLANTED = Settings(items=96, prompts=96, concepts=60, metrics=False, step=False)
 TASKS = ["lab/addition", "lab/procedures", "lab/stories", "lab/honesty", "lab/brackets", "lab/harmful_procedures"]
 D, LAYERS = 24, 3
 
@@ -60,7 +61,7 @@ def test_a_prediction_of_an_embedded_model(found: TaxPrediction) -> None:
     cosines = [r.overlap.cosine for r in found.risks if r.overlap is not None]
     assert cosines == sorted(cosines)
     told = json.loads(as_json(found))
-    assert (told["schema"], told["kind"], told["layer"]) == (1, "tax", found.layer)
+    assert (told["schema"], told["kind"], told["layer"]) == (2, "tax", found.layer)
     assert len(told["risks"]) == len(found.risks)
 
 
@@ -144,7 +145,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, base: HFModel, cosines: Sequence[fl
 
     names = [f"t{n}" for n in range(len(cosines))]
     return predict_tax(
-        base, Objective("o", requests("bad", 200), requests("good", 200)), [Capability(n, requests(n, 200)) for n in names], QUICK
+        base, Objective("o", requests("bad", 200), requests("good", 200)), [Capability(n, requests(n, 200)) for n in names], PLANTED
     )
 
 

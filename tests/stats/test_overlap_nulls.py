@@ -139,28 +139,44 @@ def test_what_cannot_be_compared() -> None:
 
 
 def level_study(rng: Rng, studies: int, n: int = 40, d: int = 60) -> dict[str, float]:
-    """Shares of studies with p at most .05 where nothing is there: N2, N3 (signal, rate) and N4 among concepts of one kind."""
+    """Shares of studies with p at most .05 where nothing is there: N1, N2, N3 (signal, rate), N4 among concepts and N5 among subspaces of one kind.
+
+    States are anisotropic, so that N1 is the wrong null.
+    """
     hits = []
     for _ in range(studies):
         x, sd = anisotropic(rng, n, d)
         c = np.linalg.qr(rng.normal(size=(d, 3)) * sd[:, None])[0]
         label = np.arange(n) % 2 == 0
         v = sd * rng.normal(size=d)
-        generic = covariance_matched(float(naive_rates(v[:, None], c)[0]), x, c, rng, draws=99)
+        rate = float(naive_rates(v[:, None], c)[0])
         permuted = permuted_labels(x, label, c, rng, draws=99)
         concepts = naive_rates((rng.normal(size=(60, d)) * sd).T, c)
-        special = random_concepts(float(concepts[0]), concepts[1:])
-        hits.append([p <= 0.05 for p in (generic.p, permuted.p_signal, permuted.rate.p, special.p)])
-    return dict(zip(("N2", "N3 signal", "N3 rate", "N4"), np.mean(hits, axis=0).tolist(), strict=True))
+        spaces = np.linalg.qr(rng.normal(size=(59, d, 3)) * sd[:, None])[0]
+        against = np.sum((v @ spaces) ** 2, axis=1) / float(v @ v)
+        tests = (
+            isotropic(rate, 3, d).p,
+            covariance_matched(rate, x, c, rng, draws=99).p,
+            permuted.p_signal,
+            permuted.rate.p,
+            random_concepts(float(concepts[0]), concepts[1:]).p,
+            matched_subspaces(rate, against).p,
+        )
+        hits.append([p <= 0.05 for p in tests])
+    return dict(zip(("N1", "N2", "N3 signal", "N3 rate", "N4", "N5"), np.mean(hits, axis=0).tolist(), strict=True))
 
 
 def test_levels() -> None:
-    for name, share in level_study(np.random.default_rng(7), 300).items():
+    row = level_study(np.random.default_rng(7), 300)
+    assert row.pop("N1") > 0.3
+    for name, share in row.items():
         assert 0.01 <= share <= 0.09, name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "d"), [(40, 60), (200, 60), (60, 400)])
 def test_levels_everywhere(n: int, d: int) -> None:
-    for name, share in level_study(np.random.default_rng(8), 3000, n, d).items():
+    row = level_study(np.random.default_rng(8), 3000, n, d)
+    assert row.pop("N1") > 0.3
+    for name, share in row.items():
         assert 0.03 <= share <= 0.065, name

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from aligntax.cli.predict_conflicts import conflicts
 from aligntax.cli.predict_scaling import scaling
+from aligntax.cli.predict_verify import verify
 from aligntax.cli.predicting import bar, check_template, opened_local, task_names, tell_prediction
 from aligntax.core.words import printable
 
@@ -123,4 +125,6 @@ def tax(
     tell_prediction(as_json(found), lambda: view(found), lambda: render(found), out, json=json)
 
 
+app.command()(conflicts)
 app.command()(scaling)
+app.command()(verify)

@@ -30,15 +30,18 @@ def check_template(template: str) -> None:
         raise InputError(f"--template is raw or chat; got {printable(repr(template))}")
 
 
-def tell_prediction(text: str, shown: Callable[[], RenderableType], page: Callable[[], str], out: Path | None, *, json: bool) -> None:
-    """Print a prediction, as JSON or for people, and write both files if a folder is named.
+def tell_prediction(
+    text: str, shown: Callable[[], RenderableType], page: Callable[[], str], out: Path | None, *, json: bool, name: str = "prediction"
+) -> None:
+    """Print a result, as JSON or for people, and write both files if a folder is named.
 
     Args:
-        text: of prediction.json.
+        text: the JSON.
         shown: for a terminal.
         page: the HTML.
         out: folder, or None.
         json: print the JSON and nothing else.
+        name: of both files.
     """
     if json:
         sys.stdout.write(text)
@@ -50,8 +53,8 @@ def tell_prediction(text: str, shown: Callable[[], RenderableType], page: Callab
         from aligntax.store.run import write_text
 
         made = page()
-        write_text(out / "prediction.json", text)
-        note(f"report: {write_text(out / 'prediction.html', made)}")
+        write_text(out / f"{name}.json", text)
+        note(f"report: {write_text(out / f'{name}.html', made)}")
 
 
 @contextmanager

@@ -164,15 +164,21 @@ def read_direction(
             for what in ("unsafe", "safe")
         )
         return Direction(unsafe, safe)
-    rows = sides["unsafe"]
-    chosen, rejected = (
-        read_gradients(
-            model, rows, Sums(blocks["unsafe"], count), layers, want, partial(tell, name), [str(getattr(one, key)) for one in rows]
+    return read_answers(model, sides["unsafe"], blocks["unsafe"], count, layers, want, tell)
+
+
+def read_answers(
+    model: HFModel, rows: Sequence[Request], blocks: IntArray, count: int, layers: Sequence[int], want: Settings, tell: Tell
+) -> Direction:
+    """What raises the wanted answers to prompts and, where they are known, lowers the unwanted ones: gradients of log-odds, a row per prompt."""
+    found = read_gradients(model, rows, Sums(blocks, count), layers, want, partial(tell, "wanted answers"))
+    known = [n for n, one in enumerate(rows) if one.unwanted is not None]
+    if len(known) == len(rows):
+        other = read_gradients(
+            model, rows, Sums(blocks, count), layers, want, partial(tell, "unwanted answers"), [str(one.unwanted) for one in rows]
         )
-        for name, key in (("chosen", "wanted"), ("rejected", "unwanted"))
-    )
-    chosen.sums -= rejected.sums
-    return Direction(chosen, None)
+        found.sums -= other.sums
+    return Direction(found, None)
 
 
 def choices(

@@ -230,6 +230,25 @@ def _once(requests: Sequence[Request], *, keep_answers: bool) -> list[Request]:
     return list({(r.text, r.wanted, r.unwanted) if keep_answers else r.text: r for r in reversed(requests)}.values())[::-1]
 
 
+def taught(rows: Sequence[Request], objective: Objective, answers: Sequence[str]) -> list[Request] | None:
+    """Unsafe prompts with what training would have the model say (``wanted``) and, where known, not say; None where nobody says it.
+
+    Args:
+        rows: unsafe prompts of the objective.
+        objective: of tasks the right answer is what training is to undo, and so ``unwanted``.
+        answers: for prompts of which nothing is known, in turn.
+    """
+    undone = bool(objective.unsafe_tasks)
+    if (undone or any(one.wanted is None for one in rows)) and not answers:
+        return None
+    return [
+        replace(one, wanted=answers[n % len(answers)], unwanted=one.wanted if undone else one.unwanted)
+        if undone or one.wanted is None
+        else one
+        for n, one in enumerate(rows)
+    ]
+
+
 # -- tasks ---------------------------------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,8 @@ from aligntax.stats.metric import Metric, budget_metric, on_distribution
 if TYPE_CHECKING:
     from aligntax.models.hf import HFModel
 
+BY_ANSWERS = "wanted answers"
+"""Name of the safety direction that raises them."""
 MAX_PROMPTS = 2048
 """Prompts behind a covariance."""
 OUTLYING = 20.0
@@ -115,6 +117,19 @@ def in_metrics(
         ("change of output (KL)", output, f"Fisher information of the next token, {items_text(score.count, 'sampled token')}, {fisher_share:.0%} of it shrunk"),
     ]  # fmt: skip
     return tuple(_fit(name, sides, told, safety, capabilities, want.level) for name, sides, told in made)
+
+
+def by_answers(direction: BlockSample, capabilities: Sequence[BlockSample], level: float) -> InMetric:
+    """The tax rate of what raises the wanted answers, a covector as those of tasks are, in place of the difference of mean states."""
+    every = np.eye(direction.means.shape[1])
+    return _fit(
+        BY_ANSWERS,
+        (every, every),
+        "gradient of the wanted answers' log-odds, less that of unwanted ones where they are known",
+        direction,
+        capabilities,
+        level,
+    )
 
 
 Sides = tuple[FloatArray, FloatArray]

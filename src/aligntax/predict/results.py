@@ -184,6 +184,35 @@ class OptimiserStep:
 
 
 @dataclass(frozen=True)
+class ShiftPoint:
+    """Where a trained model's own shift lies on the theory's frontier.
+
+    Attributes:
+        stage: its name.
+        where: which prompts.
+        towards: which safety direction.
+        prompts: how many.
+        size: length of the mean shift, as a share of that of the mean state.
+        rate, rate_low, rate_high: share of the shift's squared length in what tasks need; None where not identified.
+        safety, safety_low, safety_high: cosine with that direction; None where not identified.
+        reason: why it is not identified; None where it is.
+    """
+
+    stage: str
+    where: str
+    towards: str
+    prompts: int
+    size: float
+    rate: float | None
+    rate_low: float | None
+    rate_high: float | None
+    safety: float | None
+    safety_low: float | None
+    safety_high: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class Used:
     """An item that a prediction has seen: its id, and the beginning of the hash of its content."""
 
@@ -209,6 +238,7 @@ class TaxPrediction:
         metrics: the same in other metrics.
         step: the rival of the geometry; None where it was not measured.
         used: by task, the items behind directions and step: what is not to be held against them.
+        tasks: names in the order of the overlaps of every fit.
     """
 
     model: str
@@ -228,6 +258,7 @@ class TaxPrediction:
     metrics: tuple[InMetric, ...] = ()
     step: OptimiserStep | None = None
     used: Mapping[str, tuple[Used, ...]] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
 
     @property
     def fit(self) -> CrossFit:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from aligntax.core.errors import InputError
 from aligntax.core.words import items_text
 from aligntax.predict.gather import Tell, example
-from aligntax.predict.inputs import Objective, Request
+from aligntax.predict.inputs import Objective, Request, taught
 from aligntax.predict.response import Responses, over_batches, responses
 from aligntax.predict.results import OptimiserStep, Range, Settings, TaskStep
 
@@ -43,14 +43,14 @@ def optimiser_step(
         tell: progress.
         notes: where to say why there is none.
     """
-    taught = _taught(objective, want)
-    if taught is None:
+    wanted = taught(objective.unsafe, objective, want.answers)
+    if wanted is None:
         notes.append(
             "what one step of training does was not measured: nobody says what training would have the model say to unsafe prompts; a table says so in the column "
             "completion, and --answer for all of them"
         )
         return None
-    examples = list({prompt: (prompt, answer) for prompt, answer in (example(model, *one) for one in taught)}.values())
+    examples = list({prompt: (prompt, answer) for prompt, answer in (example(model, one, str(one.wanted)) for one in wanted)}.values())
     size = next((size for size in SIZES if len(examples) >= (BATCHES + 1) * size), None)
     if size is None:
         notes.append(
@@ -75,15 +75,6 @@ def optimiser_step(
         notes.append(f"what one step of training does was not measured: {error}")
         return None
     return _told(found, {name: len(rows) for name, rows in seen.items()}, size, want.level)
-
-
-def _taught(objective: Objective, want: Settings) -> list[tuple[Request, str]] | None:
-    """Unsafe prompts with what training would have the model say; of tasks the right answer is what it is to undo."""
-    if objective.unsafe_tasks or any(one.wanted is None for one in objective.unsafe):
-        if not want.answers:
-            return None
-        return [(one, want.answers[n % len(want.answers)]) for n, one in enumerate(objective.unsafe)]
-    return [(one, str(one.wanted)) for one in objective.unsafe]
 
 
 def _told(found: Responses, items: Mapping[str, int], size: int, level: float) -> OptimiserStep:

@@ -15,13 +15,14 @@ answer less those of the unwanted one (the wanted one's alone where no other is 
 
 A linear metric answers to a shift by its *gradient*. Where v is the mean gradient of the safety metric (``metric_gradients``), the theory and calculus say the same, and
 agreement tests curvature, and that the prompts of the directions tell of those of the sweep. Where v is a difference of *mean states* it is a direction of states, not a
-gradient: that safety answers along it, and along nothing else in the plane, is an assumption about the model, and disagreement with ``linear`` in agreement with
-``behaviour`` says that it does not hold.
+gradient: that safety answers along it, and along nothing else in the plane, is an assumption about the model. Where agreement fails and ``turned`` is small it is this
+assumption that fails; where ``turned`` is as large as the disagreement the shifts were too long.
 
 **Directions with noise.** The plane is that of the directions as estimated, and what is left of two true gradients in it does not have their angle: with rho the corrected
 cosine and G the Gram matrix [[1/r_C, rho], [rho, 1/r_S]] of the estimates (r their reliabilities), the cosine in the plane is a'G^-1 b/sqrt(a'G^-1 a b'G^-1 b) for
 a = (1, rho), b = (rho, 1). For rho = .5 that is the angle 60 degrees with reliabilities of 1, but 57 with .9 and 50 with 2/3. So ``agreement`` is with this (``expected``), and the
-prompts of the sweep must be others than those of the directions. What noise does beyond its expectation is not in its error: use reliable directions.
+prompts of the sweep must be others than those of the directions. The intervals of the difference cover .93 to .97 in simulations with reliabilities of .75 to .9, though
+``expected`` is then a degree or two off; near 0 and 180 degrees errors are no more than a guess.
 
 **Budgets.** The unit is the mean length of the layer's states where they are shifted. The largest budget is the largest of 1/5, 1/10, ..., 1/320 of it at which the second
 harmonic is at most a tenth of the first (``MAX_CURVATURE``) in both metrics, by 8 phases on the first 32 prompts; the sweep then goes over it, its half and its quarter.
@@ -125,7 +126,9 @@ def shifted(model: Any, layer: int) -> Iterator[Shift]:
     elif layer == deep:
         raise InputError(f"this {_kind(model)} has no part that ends with its last states; choose a layer below {deep}")
     elif layer == 0:
-        hook = _blocks(model, deep)[0].register_forward_pre_hook(lambda _module, *given: _given(*given, shift), with_kwargs=True)
+        hook = _blocks(model, deep)[0].register_forward_pre_hook(
+            lambda _module, given, named: _given(given, named, shift), with_kwargs=True
+        )
     else:
         hook = _blocks(model, deep)[layer - 1].register_forward_hook(lambda _module, _given, made: _changed(made, shift))
     try:
@@ -142,7 +145,9 @@ def _blocks(model: Any, deep: int) -> Any:
             found[name] = module
     if len(found) != 1:
         told = f"{len(found)} lists of {deep} modules ({cut(printable(', '.join(found)), 100)})" if found else f"no list of {deep} modules"
-        raise InputError(f"the blocks of this {_kind(model)} are not known: it has {told}, and one is needed to shift the states between them")
+        raise InputError(
+            f"the blocks of this {_kind(model)} are not known: it has {told}, and one is needed to shift the states between them"
+        )
     return next(iter(found.values()))
 
 
@@ -194,18 +199,34 @@ class _Metric:
             InputError: if there are too few, or one is empty, too long, or of tokens that the model does not have.
         """
         if len(examples) < MIN_PROMPTS:
-            raise InputError(f"{name} has {len(examples)} prompts, and a sweep takes {MIN_PROMPTS} or more, and some dozens for a narrow interval")
+            raise InputError(
+                f"{name} has {len(examples)} prompts, and a sweep takes {MIN_PROMPTS} or more, and some dozens for a narrow interval"
+            )
         room = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
         vocabulary = int(model.get_input_embeddings().weight.shape[0])
-        parts = [(prompt, answer, n, sign) for n, (prompt, *said) in enumerate(examples) for answer, sign in zip(said, (1.0, -1.0), strict=False) if answer is not None]
+        parts = [
+            (prompt, answer, n, sign)
+            for n, (prompt, *said) in enumerate(examples)
+            for answer, sign in zip(said, (1.0, -1.0), strict=False)
+            if answer is not None
+        ]
         for prompt, answer, n, _ in parts:
             if not prompt or not answer:
                 raise InputError(f"example {n + 1} of {name} has no {'answer' if prompt else 'prompt'}; leave it out")
             if len(prompt) + len(answer) > room:
-                raise InputError(f"example {n + 1} of {name} has {len(prompt) + len(answer):,} tokens, and the model takes {room:,}; leave it out")
+                raise InputError(
+                    f"example {n + 1} of {name} has {len(prompt) + len(answer):,} tokens, and the model takes {room:,}; leave it out"
+                )
             if not all(0 <= token < vocabulary for token in (*prompt, *answer)):
-                raise InputError(f"example {n + 1} of {name} has token ids that the model does not have; they go from 0 to {vocabulary - 1}")
-        return cls(name, [(prompt, answer) for prompt, answer, _, _ in parts], np.array([n for _, _, n, _ in parts]), np.array([sign for *_, sign in parts]))
+                raise InputError(
+                    f"example {n + 1} of {name} has token ids that the model does not have; they go from 0 to {vocabulary - 1}"
+                )
+        return cls(
+            name,
+            [(prompt, answer) for prompt, answer, _, _ in parts],
+            np.array([n for _, _, n, _ in parts]),
+            np.array([sign for *_, sign in parts]),
+        )
 
     @property
     def count(self) -> int:
@@ -234,14 +255,14 @@ class _Reader:
         """
         out = np.zeros((metric.count, len(shifts)))
         lengths, places, done = 0.0, 0, 0
-        vectors = torch.from_numpy(shifts).to(self.model.device)
+        vectors = torch.from_numpy(shifts).to(self.model.dtype).to(self.model.device)
         with torch.inference_mode(), shifted(self.model, self.layer) as shift:
             for numbers in self._batches(metric.answers):
                 batch = _Batch.made([metric.answers[n] for n in numbers], self.model.device)
                 shift.places, shift.by = (batch.rows, batch.at), None
                 base = self._log_odds(batch)
                 assert shift.seen is not None  # noqa: S101 - the layer has just been read
-                lengths += float(shift.seen.double().norm(dim=-1).sum())
+                lengths += float(shift.seen.float().norm(dim=-1).sum())
                 places += len(batch.at)
                 own = np.empty((len(numbers), len(shifts)))
                 for k, shift.by in enumerate(vectors):
@@ -293,7 +314,7 @@ class _Reader:
         logits = logits if logits.dtype == torch.float64 else logits.float()
         right = batch.tokens[batch.rows, batch.at + 1][:, None]
         own = logits.gather(1, right)[:, 0]
-        odds = (own - logits.scatter(1, right, -torch.inf).logsumexp(dim=-1)).double().cpu().numpy()
+        odds = (own - logits.scatter(1, right, -torch.inf).logsumexp(dim=-1)).cpu().double().numpy()
         found: FloatArray = np.bincount(batch.of, odds) / np.bincount(batch.of)
         return found
 
@@ -323,7 +344,8 @@ class _Batch:
             tokens[row, :size], mask[row, :size] = (*prompt, *answer), 1
         of = np.repeat(np.arange(len(answers)), [len(answer) for _, answer in answers])
         at = np.concatenate([np.arange(len(prompt) - 1, len(prompt) + len(answer) - 1) for prompt, answer in answers])
-        return cls(*(torch.from_numpy(x).to(device) for x in (tokens, mask, of, at)), of)
+        told, seen, rows, places = (torch.from_numpy(x).to(device) for x in (tokens, mask, of, at))
+        return cls(told, seen, rows, places, of)
 
 
 def metric_gradients(
@@ -342,7 +364,7 @@ def metric_gradients(
     Raises:
         InputError: if there are too few examples, one is empty or too long, or a gradient is no number.
     """
-    _check_layer(model, layer)
+    _check_model(model, layer)
     metric = _Metric.made(model, "the metric", examples)
     return _Reader(model, layer, head, batch_tokens).slopes(metric, None, _part(tell, "gradients"))
 
@@ -411,27 +433,283 @@ def sweep(
         InputError: if directions do not fit the layer or make no plane, there are too few prompts, budgets or phases, an example is empty or too long, or the log-odds are
             no numbers.
     """
-    _check_layer(model, layer)
-    given = _check_budgets(budgets, phases)
-    names = {name: f"the task {printable(repr(name))}" for name in capability_examples}
-    planes = _planes(model, safety_direction, capability_directions, [*names.values()])
-    if model.training:
-        raise InputError("the model is in training mode, in which dropout would be taken for an effect of the shift; call its eval() before")
+    _check_model(model, layer)
+    given = _check_grid(budgets, phases)
+    names = [f"the task {printable(repr(name))}" for name in capability_examples]
+    planes, naive = _planes(model, safety_direction, capability_directions, names)
     safety = _Metric.made(model, "the safety objective", safety_examples)
-    tasks = {name: _Metric.made(model, names[name], [(*one, None) for one in some]) for name, some in capability_examples.items()}
+    tasks = [
+        _Metric.made(model, name, [(*one, None) for one in some]) for name, some in zip(names, capability_examples.values(), strict=True)
+    ]
     reader = _Reader(model, layer, head, batch_tokens)
-    round_ = np.arange(phases) * 2 * pi / phases
+    phase = np.arange(phases) * 2 * pi / phases
     along = reader.slopes(safety, planes.reshape(-1, planes.shape[-1]), _part(tell, "gradients of safety")).reshape(safety.count, -1, 2)
     out = []
-    for n, (name, task) in enumerate(tasks.items()):
-        told = printable(name)
-        slopes = reader.slopes(task, planes[n], _part(tell, f"gradients of {told}"))
-        sizes, length = _sizes(reader, planes[n], safety, task) if given is None else (given, None)
-        grid = (sizes[:, None, None] * _circle(round_)).reshape(-1, 2) @ planes[n]
-        (s, own), (c, other) = (
-            reader.changes(metric, grid, _part(tell, f"sweep of {told}: {what}")) for metric, what in ((safety, "safety"), (task, "task"))
-        )
-        del length
-        shape = len(sizes), phases
-        out.append(Swept(name, layer, (own + other) / 2, float(n), sizes, round_, s.reshape(-1, *shape), c.reshape(-1, *shape), along[:, n], slopes))
+    for n, (name, task) in enumerate(zip(capability_examples, tasks, strict=True)):
+        slopes = reader.slopes(task, planes[n], _part(tell, f"gradients of {printable(name)}"))
+        sizes = _chosen(reader, planes[n], safety, task) if given is None else given
+        grid = (sizes[:, None, None] * _circle(phase)).reshape(-1, 2) @ planes[n]
+        s, one = reader.changes(safety, grid, _part(tell, f"safety in the plane of {printable(name)}"))
+        c, two = reader.changes(task, grid, _part(tell, printable(name)))
+        s, c = (x.reshape(-1, len(sizes), phases) for x in (s, c))
+        out.append(Swept(name, layer, (one + two) / 2, float(naive[n]), sizes, phase, s, c, along[:, n], slopes))
     return out
+
+
+def _part(tell: Tell | None, what: str) -> Callable[[int, int], None] | None:
+    return None if tell is None else lambda done, total: tell(what, done, total)
+
+
+def _circle(phases: FloatArray) -> FloatArray:
+    """(K, 2)."""
+    return np.column_stack([np.cos(phases), np.sin(phases)])
+
+
+def _check_model(model: Any, layer: int) -> None:
+    if model.training:
+        raise InputError(
+            "the model is in training mode, in which dropout would be taken for an effect of the shift; call its eval() before"
+        )
+    with shifted(model, layer):  # says what is wrong with the layer
+        pass
+
+
+def _check_grid(budgets: Sequence[float] | None, phases: int) -> FloatArray | None:
+    if phases < MIN_PHASES:
+        raise InputError(f"{phases} phases: a sweep takes {MIN_PHASES} or more")
+    if budgets is None:
+        return None
+    sizes = np.asarray(budgets, np.float64)
+    if (
+        sizes.ndim != 1
+        or len(np.unique(sizes)) != len(sizes)
+        or len(sizes) < MIN_BUDGETS
+        or not (np.isfinite(sizes).all() and (sizes > 0).all())
+    ):
+        raise InputError(
+            f"budgets are {MIN_BUDGETS} different numbers or more, all above 0; got {', '.join(f'{b:g}' for b in sizes.ravel()) or 'none'}"
+        )
+    return sizes
+
+
+def _planes(model: Any, safety: npt.ArrayLike, capabilities: npt.ArrayLike, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+    """((m, 2, D) axes of length 1: the task, and the rest of safety; (m,) angles between both directions)."""
+    v, c = np.asarray(safety, np.float64), np.asarray(capabilities, np.float64)
+    d = int(model.config.get_text_config().hidden_size)
+    if v.shape != (d,) or c.shape != (len(names), d) or not len(names):
+        raise InputError(
+            f"the safety direction is a row of {d} numbers at a layer of this {_kind(model)}, and there is one such row for each of {len(names)} tasks, one or more; "
+            f"found the shapes {v.shape} and {c.shape}"
+        )
+    for what, x in (("the safety direction", v), *((f"the direction of {name}", x) for name, x in zip(names, c, strict=True))):
+        if not np.isfinite(x).all():
+            raise InputError(f"{what} has {int(np.sum(~np.isfinite(x)))} values that are no numbers")
+        if not x.any():
+            raise InputError(f"{what} is zero, and spans no plane")
+    v, c = v / np.linalg.norm(v), c / np.linalg.norm(c, axis=1, keepdims=True)
+    rest = v - (c @ v)[:, None] * c
+    rest -= np.sum(rest * c, axis=1, keepdims=True) * c  # once more: the first pass leaves rounding errors of the size of v
+    sine = np.linalg.norm(rest, axis=1)
+    if (flat := np.flatnonzero(sine <= _COLLINEAR)).size:
+        raise InputError(
+            f"the safety direction and that of {names[flat[0]]} lie on one line: they span no plane, and there is no angle to measure"
+        )
+    return np.stack([c, rest / sine[:, None]], axis=1), np.arctan2(sine, c @ v)
+
+
+def _chosen(reader: _Reader, axes: FloatArray, safety: _Metric, task: _Metric) -> FloatArray:
+    """Budgets for a plane (module docstring)."""
+    pilot = safety.first(_PILOT_PROMPTS), task.first(_PILOT_PROMPTS)
+    circle = _circle(np.arange(_PILOT_PHASES) * 2 * pi / _PILOT_PHASES) @ axes
+    length = float(np.mean([reader.changes(metric, np.zeros((0, axes.shape[1])))[1] for metric in pilot]))
+    for share in SHARES:
+        waves = (np.abs(np.fft.rfft(reader.changes(metric, share * length * circle)[0].mean(axis=0))) for metric in pilot)
+        if all(wave[2] <= MAX_CURVATURE * wave[1] for wave in waves):
+            break
+    sizes: FloatArray = np.array(_FACTORS) * share * length
+    return sizes
+
+
+# -- angles ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Represented:
+    """The angle between a safety direction and a task's, as other prompts tell it.
+
+    Attributes:
+        cosine: corrected for noise. se: its standard error.
+        safety_reliability, reliability: of the direction of safety and of the task as they were swept, above 0 to 1; 1 where a direction is known.
+    """
+
+    cosine: float
+    se: float
+    safety_reliability: float = 1.0
+    reliability: float = 1.0
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """Three angles of safety less a task, in radians (module docstring); None where not identified.
+
+    Attributes:
+        capability: the task's name.
+        layer: where states were shifted.
+        prompts, items: of safety and of the task.
+        length: mean length of a state there. budgets: lengths of shifts.
+        naive: angle between the directions as they were swept.
+        behaviour: what the sweep shows.
+        linear, linear_se: what gradients on the same prompts say of the plane.
+        represented, represented_se: what the directions say, corrected for noise.
+        expected, expected_se: what is left of that in the plane of directions with noise.
+        agreement: of behaviour with ``expected``.
+        turned: of behaviour with ``linear``, whose prompts are the same.
+        reasons: why a number is missing.
+    """
+
+    capability: str
+    layer: int
+    prompts: int
+    items: int
+    length: float
+    budgets: tuple[float, ...]
+    naive: float
+    behaviour: BehaviouralAngle
+    linear: float | None
+    linear_se: float | None
+    represented: float | None
+    represented_se: float | None
+    expected: float | None
+    expected_se: float | None
+    agreement: Agreement | None
+    turned: Agreement | None
+    reasons: tuple[str, ...]
+
+
+def represented(fit: CrossFit) -> list[Represented | None]:
+    """What directions say, by capability; None of all where they are not identified."""
+    if not fit.overlaps:
+        return [None] * len(fit.capability_reliabilities)
+    t = critical_value(fit.level, fit.blocks - 1)
+    return [
+        Represented(one.cosine, (one.high - one.low) / (2 * t), min(1.0, fit.reliability), min(1.0, float(reliability)))
+        for one, reliability in zip(fit.overlaps, fit.capability_reliabilities, strict=True)
+    ]
+
+
+def angles(swept: Sequence[Swept], said: Sequence[Represented | None] | None = None, *, level: float = 0.95) -> list[SweepResult]:
+    """What sweeps show, and whether directions said so.
+
+    Args:
+        swept: of one safety direction.
+        said: what directions say, in the same order; None where they say nothing.
+        level: confidence.
+
+    Raises:
+        InputError: if there are not as many of both, or what directions say is no cosine with an error.
+    """
+    known = [None] * len(swept) if said is None else said
+    if len(known) != len(swept):
+        raise InputError(f"{len(swept)} planes were swept and directions say something of {len(known)}; one is needed for each")
+    return [_result(one, told, level) for one, told in zip(swept, known, strict=True)]
+
+
+def _result(one: Swept, told: Represented | None, level: float) -> SweepResult:
+    try:
+        found = behavioural_angle(one.budgets, one.phases, one.safety, one.values, level=level)
+    except ValueError as error:
+        raise InputError(f"{printable(one.capability)}: {error}") from None
+    reasons = [] if found.reason is None else [found.reason]
+    linear = _linear(one)
+    if linear is None:
+        reasons.append(f"the gradient of a metric is less than {MIN_Z:g} standard errors long in this plane, and there is no linear angle")
+    angle, expected = (None, None) if told is None else _expected(told)
+    if told is None:
+        reasons.append("the directions are not identified, or say nothing")
+    elif angle is None:
+        reasons.append(f"the corrected cosine between the directions is {told.cosine:.3g}, which no angle has")
+    return SweepResult(
+        capability=one.capability,
+        layer=one.layer,
+        prompts=len(one.safety),
+        items=len(one.values),
+        length=one.length,
+        budgets=tuple(one.budgets.tolist()),
+        naive=one.naive,
+        behaviour=found,
+        linear=None if linear is None else linear[0],
+        linear_se=None if linear is None else linear[1],
+        represented=None if angle is None else angle[0],
+        represented_se=None if angle is None else angle[1],
+        expected=None if expected is None else expected[0],
+        expected_se=None if expected is None else expected[1],
+        agreement=None if expected is None or found.angle is None else agrees(found, *expected, level),
+        turned=None if linear is None or found.angle is None else _turned(one, level),
+        reasons=tuple(reasons),
+    )
+
+
+def _expected(told: Represented) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+    """((angle, error) between the directions, the same in the plane of their estimates); None where the cosine has no angle."""
+    numbers = (told.cosine, told.se, told.safety_reliability, told.reliability)
+    if not np.isfinite(numbers).all() or told.se < 0 or not all(0 < r <= 1 for r in numbers[2:]):
+        raise InputError(
+            f"directions say a cosine, its error of 0 or more, and reliabilities above 0 to 1; got {', '.join(f'{x:g}' for x in numbers)}"
+        )
+    if abs(told.cosine) >= 1:
+        return None, None
+    step = 1e-4 * (1 - abs(told.cosine))
+    up, down = (acos(_in_plane(told.cosine + h, *numbers[2:])) for h in (step, -step))
+    slope = (up - down) / (2 * step)
+    alone = acos(told.cosine), told.se / sqrt(1 - told.cosine**2)
+    return alone, (acos(_in_plane(told.cosine, *numbers[2:])), abs(slope) * told.se)
+
+
+def _in_plane(cosine: float, safety_reliability: float, reliability: float) -> float:
+    """Cosine of two directions as they fall into the plane of their estimates."""
+    gram = np.array([[1 / reliability, cosine], [cosine, 1 / safety_reliability]])
+    both = np.array([[1.0, cosine], [cosine, 1.0]])
+    products = both @ np.linalg.solve(gram, both)
+    return float(np.clip(products[0, 1] / sqrt(products[0, 0] * products[1, 1]), -1, 1))
+
+
+def _linear(one: Swept) -> tuple[float, float] | None:
+    """Angle of the mean gradients in the plane, and its error; None where one is not told from 0."""
+    phases, variance = [], 0.0
+    for slopes in (one.safety_slopes, one.slopes):
+        mean = slopes.mean(axis=0)
+        length = float(np.hypot(*mean))
+        if length == 0:
+            return None
+        errors = slopes @ np.column_stack([mean, (-mean[1], mean[0])]) / length
+        along, around = errors.std(axis=0, ddof=1) / sqrt(len(slopes))
+        if length < MIN_Z * along:
+            return None
+        phases.append(atan2(mean[1], mean[0]))
+        variance += float(around / length) ** 2
+    return _wrapped(phases[0] - phases[1]), sqrt(variance)
+
+
+def _turned(one: Swept, level: float) -> Agreement:
+    """Behaviour less gradients: by prompt, since both are of the same ones."""
+    difference, variance = 0.0, 0.0
+    for sign, values, slopes in ((1, one.safety, one.safety_slopes), (-1, one.values, one.slopes)):
+        # The first harmonic of ``stats.phases``: phases are evenly spaced, and orthogonal to the others.
+        first = np.einsum("pbk,b,kx->px", values, one.budgets, _circle(one.phases)) * 2 / (len(one.phases) * np.sum(one.budgets**2))
+        pulls = []
+        for x in (first, slopes):
+            mean = x.mean(axis=0)
+            pulls.append((x - mean) @ (-mean[1], mean[0]) / (mean @ mean))
+        a, b = first.mean(axis=0), slopes.mean(axis=0)
+        difference += sign * atan2(b[0] * a[1] - b[1] * a[0], a @ b)
+        variance += float(np.var(pulls[0] - pulls[1], ddof=1)) / len(values)
+    difference = _wrapped(difference)
+    df, se = min(len(one.safety), len(one.values)) - 1, sqrt(variance)
+    half = critical_value(level, df) * se
+    p = float(2 * stdtr(df, -abs(difference) / se)) if se > 0 else float(difference == 0)
+    return Agreement(difference, difference - half, difference + half, p)
+
+
+def _wrapped(angle: float) -> float:
+    """``angle`` in (-pi, pi]."""
+    return pi - (pi - angle) % (2 * pi)

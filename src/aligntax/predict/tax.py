@@ -38,14 +38,15 @@ from aligntax.predict.gather import (
     fitted,
     keep_reliable,
     layers_of,
+    read_answers,
     read_direction,
     read_gradients,
     read_states,
     sides_of,
     task_parts,
 )
-from aligntax.predict.inputs import Capability, Objective, Request, divided
-from aligntax.predict.metrics import in_metrics
+from aligntax.predict.inputs import Capability, Objective, Request, divided, taught
+from aligntax.predict.metrics import by_answers, in_metrics
 from aligntax.predict.results import MAX_DIMENSION, MIN_CONCEPTS, AtLayer, Concepts, InMetric, Settings, TaskRisk, TaxPrediction, Used
 from aligntax.predict.stepping import optimiser_step
 from aligntax.stats.directions import BlockSample, CrossFit, SignedOverlap, common_blocks, point_rate
@@ -114,6 +115,9 @@ def predict_tax(
         metrics = in_metrics(
             model, others, safety.at(at), [of.sample(at) for of in found.values()], chosen, want, tell, vector=not objective.is_preference
         )
+    if not objective.is_preference and (wanted := taught(sides["unsafe"], objective, want.answers)) is not None:
+        asked = read_answers(model, wanted, blocks["unsafe"], count, [chosen], want, tell).at(0)
+        metrics = (by_answers(asked, [of.sample(at) for of in found.values()], want.level), *metrics)
     step = optimiser_step(model, objective, {name: rows for name, (rows, _) in parts.items()}, want, tell, notes) if want.step else None
     used = {name: tuple(Used(str(one.item), str(one.content)[:16]) for one in rows) for name, (rows, _) in parts.items()}
     if concepts.p is None:
@@ -123,7 +127,7 @@ def predict_tax(
         )
     return TaxPrediction(
         model.name, dict(model.identity), objective.name, want.template, tuple(fits), chosen, chosen_by,
-        dimension, tuple(risks), concepts, len(sides["unsafe"]), len(sides.get("safe", ())), want, tuple(notes), metrics, step, used,
+        dimension, tuple(risks), concepts, len(sides["unsafe"]), len(sides.get("safe", ())), want, tuple(notes), metrics, step, used, tuple(found),
     )  # fmt: skip
 
 

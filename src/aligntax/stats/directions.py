@@ -56,7 +56,7 @@ import numpy.typing as npt
 
 from aligntax.stats.clusters import FloatArray, IntArray
 from aligntax.stats.overlap import unit_columns
-from aligntax.stats.paired import critical_value
+from aligntax.stats.paired import critical_value, upper_tail
 
 BLOCKS = 32
 """Blocks of prompts that the jackknife leaves out in turn."""
@@ -219,28 +219,76 @@ class CrossFit:
 
 
 @dataclass(frozen=True)
+class Jackknifed:
+    """A number with its jackknife t limits, its standard error, and the two-sided p that it is 0."""
+
+    estimate: float
+    low: float
+    high: float
+    se: float
+    p: float
+
+
+@dataclass(frozen=True)
+class CorrectedCosine:
+    """How two safety directions stand to each other.
+
+    Attributes:
+        rho: their cosine, corrected for noise; None where not identified.
+        naive: as it stands in the estimated directions.
+        reliabilities, z: of both directions, as in ``CrossFit``.
+        reason, blocks, level: as in ``CrossFit``.
+    """
+
+    rho: Jackknifed | None
+    naive: float
+    reliabilities: tuple[float, float]
+    z: tuple[float, float]
+    reason: str | None
+    blocks: int
+    level: float
+
+
+@dataclass(frozen=True)
 class PartialCosine:
     """How two safety directions stand to each other once capabilities are preserved.
 
     Attributes:
-        estimate: (rho - a'G^-1 b)/sqrt((1 - tau1)(1 - tau2)), corrected for noise; None where not identified.
-        low, high: jackknife t limits; None where not identified.
-        se: jackknife standard error; None where not identified.
-        cosine: rho, corrected; None where not identified.
+        partial: (rho - a'G^-1 b)/sqrt((1 - tau1)(1 - tau2)), corrected for noise; None where not identified.
+        rho: the cosine without capabilities, corrected; None where not identified.
+        change: ``partial`` less ``rho``, its error from the same replicates; None where not identified.
         taxes: tau1 and tau2, corrected; None where not identified.
         clipped, reason, blocks, level: as in ``CrossFit``.
     """
 
-    estimate: float | None
-    low: float | None
-    high: float | None
-    se: float | None
-    cosine: float | None
+    partial: Jackknifed | None
+    rho: Jackknifed | None
+    change: Jackknifed | None
     taxes: tuple[float, float] | None
     clipped: int
     reason: str | None
     blocks: int
     level: float
+
+    @property
+    def estimate(self) -> float | None:
+        """The estimate of ``partial``."""
+        return None if self.partial is None else self.partial.estimate
+
+    @property
+    def low(self) -> float | None:
+        """The lower limit of ``partial``."""
+        return None if self.partial is None else self.partial.low
+
+    @property
+    def high(self) -> float | None:
+        """The upper limit of ``partial``."""
+        return None if self.partial is None else self.partial.high
+
+    @property
+    def cosine(self) -> float | None:
+        """The estimate of ``rho``."""
+        return None if self.rho is None else self.rho.estimate
 
 
 def tax_rate(
@@ -381,9 +429,55 @@ def partial_cosine(
         if not np.all((left > 0) & (taxes[0] < 1)):
             reason = "a safety direction lies in the span of the capabilities as far as can be seen: nothing of it is left to compare"
     if reason is not None:
-        return PartialCosine(None, None, None, None, None, None, found.clipped, reason, found.count, level)
-    limits = _interval((rho - found.fit(0, 1)) / np.sqrt(left), found.t)
-    return PartialCosine(*limits, float(rho[0]), (float(taxes[0][0]), float(taxes[1][0])), found.clipped, None, found.count, level)
+        return PartialCosine(None, None, None, None, found.clipped, reason, found.count, level)
+    partial = (rho - found.fit(0, 1)) / np.sqrt(left)
+    return PartialCosine(
+        partial=_jackknifed(partial, found.t),
+        rho=_jackknifed(rho, found.t),
+        change=_jackknifed(partial - rho, found.t),
+        taxes=(float(taxes[0][0]), float(taxes[1][0])),
+        clipped=found.clipped,
+        reason=None,
+        blocks=found.count,
+        level=level,
+    )
+
+
+def corrected_cosine(first: BlockSample, second: BlockSample, *, level: float = 0.95) -> CorrectedCosine:
+    """The cosine between two safety directions, both estimated: ``partial_cosine`` where there is no capability.
+
+    Args:
+        first: one direction by block.
+        second: the other, in the same blocks; where both share prompts, these are in one block (``common_blocks``).
+        level: confidence.
+
+    Raises:
+        ValueError: on shapes that do not fit, values that are not finite, fewer than eight blocks, or a direction that is zero.
+    """
+    _check(level, BLOCKS)
+    (v, w), count = _summed([first, second], common=True)
+    keep = 1.0 - np.concatenate([np.zeros((1, count)), np.eye(count)])
+    shares = _shares(v[1], keep), _shares(w[1], keep)
+    product = _between(v, w, *shares)
+    squared = _between(v, v, shares[0], shares[0]), _between(w, w, shares[1], shares[1])
+    whole = shares[0][0] @ v[0], shares[1][0] @ w[0]
+    naive = float(whole[0] @ whole[0]), float(whole[1] @ whole[1])
+    if not min(naive) > 0:
+        raise ValueError("a direction is zero: its two classes have the same mean, or its gradients add up to nothing")
+    z = tuple(_ratio(float(x[0]), sqrt(float(jackknife_covariance(x[None])[0, 0]))) for x in squared)
+    reliabilities = tuple(float(x[0]) / of for x, of in zip(squared, naive, strict=True))
+    reason = next(
+        (_weak(f"safety direction {i + 1}", r, of) for i, (r, of) in enumerate(zip(reliabilities, z, strict=True)) if _is_weak(r, of)), None
+    )
+    return CorrectedCosine(
+        rho=_jackknifed(product / np.sqrt(squared[0] * squared[1]), critical_value(level, float(count - 1))) if reason is None else None,
+        naive=float(whole[0] @ whole[1]) / sqrt(naive[0] * naive[1]),
+        reliabilities=(reliabilities[0], reliabilities[1]),
+        z=(z[0], z[1]),
+        reason=reason,
+        blocks=count,
+        level=level,
+    )
 
 
 def point_rate(safety: BlockSample, capabilities: Sequence[BlockSample]) -> float | None:
@@ -681,9 +775,8 @@ class _Cross:
     def reason(self) -> str | None:
         """Why the rate is not identified."""
         for i, (z, reliability) in enumerate(zip(self.z, self.safety_reliability, strict=True)):
-            if z < MIN_Z or reliability < MIN_RELIABILITY:
-                which = "the safety direction" if len(self.z) == 1 else f"safety direction {i + 1}"
-                return f"not identified: {which} has reliability {reliability:.2f} and is {z:.1f} standard errors long; it takes {MIN_RELIABILITY:g} and {MIN_Z:g}"
+            if _is_weak(reliability, z):
+                return _weak("the safety direction" if len(self.z) == 1 else f"safety direction {i + 1}", reliability, z)
         least = int(np.argmin(self.capability_reliability))
         reliability = float(self.capability_reliability[least])
         if reliability < MIN_CAPABILITY_RELIABILITY or self.eigen is None:
@@ -799,12 +892,7 @@ def _cross(v: _Estimates, c: _Estimates, own: list[FloatArray], cap: list[FloatA
     gram = _off_diagonal(means_c @ means_c.transpose(0, 2, 1), same_c, np.einsum("rik,rjk->rij", shares, shares))
     means_v = [w @ x for (x, _), w in zip(v, own, strict=True)]
 
-    def between(i: int, j: int) -> FloatArray:
-        same = (own[i] * own[j]) @ np.einsum("kd,kd->k", v[i][0], v[j][0])
-        return _off_diagonal(np.einsum("rd,rd->r", means_v[i], means_v[j]), same, np.sum(own[i] * own[j], axis=1))
-
     crosses = [np.einsum("kid,ld->ikl", stacked, x, optimize=True) for x, _ in v]
-    last = len(v) - 1
     pairs = [(i, j) for i in range(len(v)) for j in range(i, len(v))]
     naive_v = np.array([float(x[0] @ x[0]) for x in means_v])
     if not np.all(naive_v > 0) or not np.all(np.diagonal(means_c[0] @ means_c[0].T) > 0):
@@ -814,14 +902,27 @@ def _cross(v: _Estimates, c: _Estimates, own: list[FloatArray], cap: list[FloatA
         outer={(i, j): _outer(crosses[i], crosses[j], own[i], own[j], shares) for i, j in pairs},
         mixed=[np.einsum("rid,rd->ri", means_c, x) for x in means_v],
         gram=gram,
-        safety_squared=[between(i, i) for i in range(len(v))],
-        safety_product=between(0, last),
+        safety_squared=[_between(x, x, w, w) for x, w in zip(v, own, strict=True)],
+        safety_product=_between(v[0], v[-1], own[0], own[-1]),
         safety_naive=naive_v,
         capability_naive=np.diagonal(means_c[0] @ means_c[0].T).copy(),
         naive=float(overlap @ (means_c[0] @ means_v[0][0]) / naive_v[0]),
         count=count,
         level=level,
     )
+
+
+def _between(x: tuple[FloatArray, FloatArray], y: tuple[FloatArray, FloatArray], left: FloatArray, right: FloatArray) -> FloatArray:
+    """(R,) mean product of different blocks of two directions.
+
+    Args:
+        x: block estimates (K, d) of the one, and their weights.
+        y: the same of the other.
+        left: (R, K) shares of the blocks of the one, a row for every estimate that is wanted.
+        right: the same of the other.
+    """
+    same = (left * right) @ np.einsum("kd,kd->k", x[0], y[0])
+    return _off_diagonal(np.einsum("rd,rd->r", left @ x[0], right @ y[0]), same, np.sum(left * right, axis=1))
 
 
 def _outer(x: FloatArray, y: FloatArray, left: FloatArray, right: FloatArray, shares: FloatArray) -> FloatArray:
@@ -1011,6 +1112,21 @@ def _interval(replicates: FloatArray, t: float) -> tuple[float, float, float, fl
     """Estimate, limits and standard error from (K + 1,)."""
     estimate, se = float(replicates[0]), sqrt(float(jackknife_covariance(replicates[None])[0, 0]))
     return estimate, estimate - t * se, estimate + t * se, se
+
+
+def _jackknifed(replicates: FloatArray, t: float) -> Jackknifed:
+    """From (K + 1,)."""
+    estimate, low, high, se = _interval(replicates, t)
+    p = min(1.0, 2 * upper_tail(abs(_ratio(estimate, se)), len(replicates) - 2.0))
+    return Jackknifed(estimate, low, high, se, p)
+
+
+def _is_weak(reliability: float, z: float) -> bool:
+    return z < MIN_Z or reliability < MIN_RELIABILITY
+
+
+def _weak(which: str, reliability: float, z: float) -> str:
+    return f"not identified: {which} has reliability {reliability:.2f} and is {z:.1f} standard errors long; it takes {MIN_RELIABILITY:g} and {MIN_Z:g}"
 
 
 def _ratio(value: float, error: float) -> float:

@@ -183,6 +183,74 @@ def hold_predictors(
     return Holding(held, n, exact, len(orders), beyond, reliability, ceiling, None, level)
 
 
+@dataclass(frozen=True)
+class Together:
+    """One predictor held against the drops of several outcomes of the same tasks.
+
+    Attributes:
+        spearman: mean of the rank correlations.
+        p: two-sided, by permuting tasks in all outcomes alike.
+        adjusted_p: by Holm's method over the predictors.
+        auc: mean for drops beyond the margin, of the outcomes in which some are and some are not; None without any.
+    """
+
+    spearman: float
+    p: float
+    adjusted_p: float
+    auc: float | None
+
+
+def hold_together(
+    drops: npt.ArrayLike,
+    predictors: Mapping[str, npt.ArrayLike],
+    rng: np.random.Generator,
+    *,
+    margin: float | None = None,
+    draws: int = 9999,
+) -> dict[str, Together]:
+    """Hold predictors against several outcomes of the same tasks: outcomes share tasks, so a permutation moves a task in all of them alike.
+
+    Args:
+        drops: (a, n) per outcome and task, above 0 where it got worse.
+        predictors: by name, (n,) one for all outcomes, or (a, n) one of each.
+        rng: draws permutations.
+        margin: a drop beyond it counts as damage; None leaves AUC out.
+        draws: permutations.
+
+    Returns:
+        By predictor; empty with fewer than eight tasks.
+
+    Raises:
+        ValueError: on shapes that do not fit, values that are not finite, or an outcome or predictor that is the same for all tasks.
+    """
+    y = np.asarray(drops, dtype=np.float64)
+    if y.ndim != 2 or not len(y) or not predictors or draws < 1:
+        raise ValueError(f"drops by outcome and task, a predictor and a draw are needed; found the shape {y.shape} and {len(predictors)}")
+    for row in y:
+        _values(row, "drops", None)
+    table = {
+        name: np.stack([_values(row, f"the predictor {name!r}", y.shape[1]) for row in np.broadcast_to(np.asarray(x, np.float64), y.shape)])
+        for name, x in predictors.items()
+    }
+    if y.shape[1] < MIN_TASKS:
+        return {}
+    orders = _orders(y.shape[1], draws, rng)
+    exact = y.shape[1] <= MAX_EXACT_TASKS
+    target = _unit(_ranks(y))
+    found = {}
+    for name, x in table.items():
+        ranked = _unit(_ranks(x))
+        value = float(np.mean(np.einsum("an,an->a", ranked, target)))
+        drawn = np.zeros(len(orders))
+        for one, other in zip(ranked, target, strict=True):
+            drawn += other[orders] @ one
+        beyond = int(np.sum(np.abs(drawn / len(y)) >= abs(value) - _TIE))
+        areas = [area for one, other in zip(x, y, strict=True) if (area := _auc(one, other, margin)) is not None]
+        found[name] = value, beyond / len(orders) if exact else (1 + beyond) / (1 + len(orders)), float(np.mean(areas)) if areas else None
+    adjusted = holm([p for _, p, _ in found.values()])
+    return {name: Together(rho, p, by, area) for (name, (rho, p, area)), by in zip(found.items(), adjusted, strict=True)}
+
+
 def compare_predictors(
     drops: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike, rng: np.random.Generator, *, draws: int = 9999, level: float = 0.95
 ) -> Difference:

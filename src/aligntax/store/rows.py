@@ -9,7 +9,7 @@ numbers is several times cheaper than joining three strings.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -338,6 +338,19 @@ class Rows:
         found = self.con.execute(f"SELECT sample, value, outcome FROM scores_{k} WHERE metric = ?", [metric]).fetchnumpy()
         value = np.ma.filled(np.ma.asarray(found["value"], dtype=np.float64), np.nan)
         return MetricRows(self._index[k][found["sample"]], value, np.asarray(found["outcome"], dtype=np.uint8))
+
+    def marked(self, seen: Collection[tuple[str, str, str]], count: int) -> npt.NDArray[np.bool_]:
+        """(count,) items among ``seen``: (task, item id, beginning of the content's hash), by the id or, where a content is known, by that."""
+        found = np.zeros(count, dtype=np.bool_)
+        ids = {(task, item) for task, item, _ in seen if item}
+        contents = {(task, content) for task, _, content in seen if content}
+        sizes = {len(content) for _, content in contents}
+        for arm, index in zip(self.arms, self._index, strict=True):
+            rows = self.con.execute(f"SELECT rowid, task, item, content FROM samples_{arm.number}").fetchall()
+            for sample, task, item, content in rows:
+                if (task, item) in ids or (content and any((task, content[:size]) in contents for size in sizes)):
+                    found[index[sample]] = True
+        return found
 
     def has_trials(self, k: int) -> bool:
         """Whether an arm was asked anything more than once."""

@@ -1,0 +1,111 @@
+"""Where a trained model's own shift of the hidden states lies on the theory's frontier (imports torch).
+
+The shift of a stage is the mean difference of its states and the base's at the same token of the same prompts, at the layer of the prediction: theory's delta. Its
+coordinates are theory's: how much of its length goes along what tasks need (the root of its tax rate), and its cosine with the safety direction (the share of the
+safety that a shift of its size could reach). Both are corrected for noise; the prompts are none of those behind the directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aligntax.core.errors import InputError
+from aligntax.core.words import printable
+from aligntax.predict.gather import Sums, Tell, blocks_of, read_answers, read_direction, read_gradients, read_states, sides_of, task_parts
+from aligntax.predict.inputs import Capability, Objective, Request, divided, taught
+from aligntax.predict.metrics import BY_ANSWERS
+from aligntax.predict.results import ShiftPoint, TaxPrediction
+from aligntax.stats.directions import BlockSample, corrected_cosine, cross_fitted
+
+if TYPE_CHECKING:
+    from aligntax.models.hf import HFModel
+
+
+def shift_points(
+    base: HFModel, stages: Sequence[tuple[str, HFModel]], objective: Objective, tasks: Sequence[Capability], made: TaxPrediction, tell: Tell
+) -> list[ShiftPoint]:
+    """Of every stage, its shift on unsafe prompts and on tasks' prompts.
+
+    Args:
+        base: the model that the prediction was made from.
+        stages: by name, models that were trained from it.
+        objective: as the prediction had it.
+        tasks: as the prediction had them.
+        made: the prediction.
+        tell: progress.
+
+    Raises:
+        InputError: if a stage's states are not the base's: another depth or width.
+    """
+    want = made.settings
+    objective, tasks, _ = divided(objective, tasks, want.seed)
+    parts = {name: part for name, part in task_parts(tasks, want, []).items() if name in made.tasks}
+    others, sides = sides_of(objective, want, [])
+    shifted: dict[str, list[Request]] = {} if others is None else {"unsafe prompts": list(others["unsafe"])}
+    shifted["prompts of tasks"] = [one for _, part in parts.values() for one in part]
+    named = {f"task {name}": (rows, "task") for name, (rows, _) in parts.items()}
+    count, blocks = blocks_of(
+        {what: (rows, "safety") for what, rows in sides.items()}
+        | named
+        | {where: (rows, "safety" if where.startswith("unsafe") else "task") for where, rows in shifted.items()}
+    )
+    layer = [made.layer]
+    safety = read_direction(base, objective, sides, blocks, count, layer, want, tell).at(0)
+    wanted = None if objective.is_preference else taught(sides["unsafe"], objective, want.answers)
+    towards = (
+        {"safety": safety}
+        if wanted is None
+        else {"safety": safety, BY_ANSWERS: read_answers(base, wanted, blocks["unsafe"], count, layer, want, tell).at(0)}
+    )
+    needs = [
+        read_gradients(base, parts[name][0], Sums(blocks[f"task {name}"], count), layer, want, partial(tell, name)).sample(0)
+        for name in made.tasks
+        if name in parts
+    ]
+    out = []
+    for where, rows in shifted.items():
+        before = Sums(blocks[where], count)
+        read_states(base, rows, [before], layer, want, partial(tell, f"base: {where}"))
+        for name, stage in stages:
+            _check_alike(base, stage, name)
+            after = Sums(blocks[where], count)
+            read_states(stage, rows, [after], layer, want, partial(tell, f"{name}: {where}"))
+            size = float(np.linalg.norm(after.mean(0) - before.mean(0)) / np.linalg.norm(before.mean(0)))
+            delta = BlockSample(after.means(0) - before.means(0), before.counts)
+            out += [_point(name, where, what, len(rows), size, delta, aim, needs, want.level) for what, aim in towards.items()]
+    return out
+
+
+def _point(
+    stage: str,
+    where: str,
+    what: str,
+    prompts: int,
+    size: float,
+    delta: BlockSample,
+    safety: BlockSample,
+    needs: Sequence[BlockSample],
+    level: float,
+) -> ShiftPoint:
+    try:
+        along, towards = cross_fitted(delta, needs, level=level), corrected_cosine(delta, safety, level=level)
+    except ValueError as error:
+        return ShiftPoint(stage, where, what, prompts, size, None, None, None, None, None, None, str(error))
+    reason = along.reason or towards.reason
+    if reason is not None or towards.rho is None:
+        return ShiftPoint(stage, where, what, prompts, size, None, None, None, None, None, None, reason)
+    rho = towards.rho
+    return ShiftPoint(stage, where, what, prompts, size, along.estimate, along.low, along.high, rho.estimate, rho.low, rho.high, None)
+
+
+def _check_alike(base: HFModel, stage: HFModel, name: str) -> None:
+    one, two = (model.local.model.config.get_text_config() for model in (base, stage))
+    for key in ("hidden_size", "num_hidden_layers"):
+        if getattr(one, key) != getattr(two, key):
+            raise InputError(
+                f"{printable(name)} has the {key} {getattr(two, key)} and {printable(base.name)} {getattr(one, key)}: states of both cannot be compared"
+            )
