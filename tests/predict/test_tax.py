@@ -140,12 +140,15 @@ def planted(monkeypatch: pytest.MonkeyPatch, base: HFModel, cosines: Sequence[fl
     monkeypatch.setattr(module, "hidden_states", hidden)
     monkeypatch.setattr(module, "gradients", grads)
 
-    def requests(name: str, size: int) -> tuple[Request, ...]:
-        return tuple(Request(f"{name} {n}", f"{name} {n}", None, " yes") for n in range(size))
+    def requests(name: str, size: int, wanted: str | None = " yes") -> tuple[Request, ...]:
+        return tuple(Request(f"{name} {n}", f"{name} {n}", None, wanted) for n in range(size))
 
     names = [f"t{n}" for n in range(len(cosines))]
     return predict_tax(
-        base, Objective("o", requests("bad", 200), requests("good", 200)), [Capability(n, requests(n, 200)) for n in names], PLANTED
+        base,
+        Objective("o", requests("bad", 200, None), requests("good", 200, None)),
+        [Capability(n, requests(n, 200)) for n in names],
+        PLANTED,
     )
 
 
