@@ -32,6 +32,7 @@ from scipy.special import chdtrc
 
 from aligntax.core.errors import InputError
 from aligntax.core.words import items_text, printable
+from aligntax.predict.concepts import class_sums, told_apart
 from aligntax.predict.gather import (
     Direction,
     Sides,
@@ -47,7 +48,6 @@ from aligntax.predict.gather import (
 )
 from aligntax.predict.inputs import Capability, Objective, Request, divided
 from aligntax.predict.scaling_results import Band, Laws, ModelRate, Scaling, ScalingSettings, Spread
-from aligntax.predict.tax import _p, _sides, _told_apart
 from aligntax.stats.directions import (
     MIN_CAPABILITY_RELIABILITY,
     MIN_RELIABILITY,
@@ -56,6 +56,7 @@ from aligntax.stats.directions import (
     CrossFit,
     block_reliability,
     cross_fitted,
+    overlap_p,
     point_rate,
 )
 from aligntax.stats.multiplicity import holm
@@ -206,9 +207,9 @@ def _asked(objective: Objective, tasks: Sequence[Capability], want: ScalingSetti
     task = np.repeat(np.arange(len(halves)), [len(part) for _, part in halves.values()])
     labels = np.array([f"{task[n]}: {one.group if one.group is not None else f'alone {n}'}" for n, one in enumerate(others)], dtype=object)
     draw = random.Random(f"{want.seed} concepts")  # noqa: S311 - a sample of concepts
-    holds = _told_apart({name: part for name, (_, part) in halves.items()}, task) if want.concepts else {}
+    holds = told_apart({name: part for name, (_, part) in halves.items()}, task) if want.concepts else {}
     names = draw.sample(sorted(holds), min(want.concepts, len(holds)))
-    concepts = {name: made for name in names if (made := _sides(holds[name], labels)) is not None}
+    concepts = {name: made for name in names if (made := class_sums(holds[name], labels)) is not None}
     kept = random.Random(f"{want.seed} states").sample(range(len(others)), min(STATES, len(others)))  # noqa: S311 - a sample of prompts
     if not concepts:  # then nothing else of them is read
         others, kept = [others[n] for n in sorted(kept)], list(range(len(kept)))
@@ -340,7 +341,7 @@ def _rate(one: _Read, tasks: Sequence[str], reason: str | None, level: float) ->
         depth=one.deep,
         fit=fit,
         reason=reason,
-        p_holm=tuple(float(p) for p in holm([_p(overlap, fit) for overlap in fit.overlaps])) if known and fit is not None else (),
+        p_holm=tuple(float(p) for p in holm([overlap_p(overlap, fit) for overlap in fit.overlaps])) if known and fit is not None else (),
         chance=min(1.0, m / one.width),
         adjusted=float(chance_corrected(fit.estimate, m, one.width)) if known and fit is not None and fit.estimate is not None else None,
         effective=one.effective,

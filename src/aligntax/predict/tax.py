@@ -16,18 +16,15 @@ its gradient, the other for the states from which random concepts are made.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import stdtr, stdtrit
 
 from aligntax.core.errors import InputError
-from aligntax.core.words import cut, printable
+from aligntax.core.words import printable
+from aligntax.predict.concepts import class_sums, told_apart
 from aligntax.predict.gather import (
     Direction,
     Sums,
@@ -49,14 +46,11 @@ from aligntax.predict.inputs import Capability, Objective, Request, divided, tau
 from aligntax.predict.metrics import by_answers, in_metrics
 from aligntax.predict.results import MAX_DIMENSION, MIN_CONCEPTS, AtLayer, Concepts, InMetric, Settings, TaskRisk, TaxPrediction, Used
 from aligntax.predict.stepping import optimiser_step
-from aligntax.stats.directions import BlockSample, CrossFit, SignedOverlap, common_blocks, point_rate
+from aligntax.stats.directions import BlockSample, CrossFit, overlap_p, point_rate
 from aligntax.stats.multiplicity import holm
 
 if TYPE_CHECKING:
     from aligntax.models.hf import HFModel
-
-_RARE = 0.15
-"""A word that fewer prompts have, or nearly all, is no concept to tell them apart by."""
 
 
 def predict_tax(
@@ -133,7 +127,7 @@ def predict_tax(
 
 def _risks(found: Mapping[str, Sums], fit: CrossFit, at: int) -> list[TaskRisk]:
     """Tasks, those that a step towards safety lowers most first."""
-    adjusted = holm([_p(one, fit) for one in fit.overlaps]) if fit.overlaps else []
+    adjusted = holm([overlap_p(one, fit) for one in fit.overlaps]) if fit.overlaps else []
     risks = [
         TaskRisk(
             name,
@@ -147,13 +141,6 @@ def _risks(found: Mapping[str, Sums], fit: CrossFit, at: int) -> list[TaskRisk]:
         for n, (name, sums) in enumerate(found.items())
     ]
     return sorted(risks, key=lambda r: (r.overlap is None, r.overlap.cosine if r.overlap else 0.0, r.task))
-
-
-def _p(overlap: SignedOverlap, fit: CrossFit) -> float:
-    """Two-sided, from the jackknife interval."""
-    df = fit.blocks - 1
-    half = (overlap.high - overlap.low) / 2
-    return 1.0 if half <= 0 else float(2 * stdtr(df, -abs(overlap.cosine) / half * stdtrit(df, (1 + fit.level) / 2)))
 
 
 # -- the null ------------------------------------------------------------------------------------------------------------------
@@ -175,9 +162,9 @@ def _concepts(
     rows = [one for _, part in parts.values() for one in part]
     task = np.repeat(np.arange(len(parts)), [len(part) for _, part in parts.values()])
     labels = np.array([f"{task[n]}: {one.group if one.group is not None else f'alone {n}'}" for n, one in enumerate(rows)], dtype=object)
-    holds = _told_apart({name: part for name, (_, part) in parts.items()}, task)
+    holds = told_apart({name: part for name, (_, part) in parts.items()}, task)
     names = random.Random(f"{want.seed} concepts").sample(sorted(holds), min(want.concepts, len(holds)))  # noqa: S311 - a sample of concepts
-    sums = {name: sides for name in names if (sides := _sides(holds[name], labels)) is not None}
+    sums = {name: sides for name in names if (sides := class_sums(holds[name], labels)) is not None}
     read_states(model, rows, [x for sides in sums.values() for x in sides], [layer], want, partial(tell, "prompts of random concepts"))
     samples = [of.sample(at) for of in found.values()]
     rates = {name: rate for name, sides in sums.items() if (rate := _rate(sides, samples)) is not None}
@@ -186,52 +173,9 @@ def _concepts(
     return Concepts(tuple(rates), tuple(rates.values()), len(names), p)
 
 
-def _sides(masks: Masks, labels: npt.NDArray[np.object_]) -> tuple[Sums, Sums] | None:
-    """Where the rows of a concept's two classes go; None where a class has too few groups."""
-    try:
-        count, blocks = common_blocks([labels[mask] for mask in masks], ["one class", "the other"])
-    except ValueError:
-        return None
-    made = []
-    for mask, of in zip(masks, blocks, strict=True):
-        where = np.full(len(labels), -1, dtype=np.int64)
-        where[mask] = of
-        made.append(Sums(where, count))
-    return made[0], made[1]
-
-
 def _rate(sides: tuple[Sums, Sums], samples: Sequence[BlockSample]) -> float | None:
     """A concept's tax rate; None where it is not identified, or states are the same in both classes."""
     try:
         return point_rate(Direction(*sides).at(0), samples)
     except ValueError:
         return None
-
-
-Masks = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
-
-
-def _told_apart(rows: Mapping[str, Sequence[Request]], task: npt.NDArray[np.int64]) -> dict[str, Masks]:
-    """By concept, the two classes of all rows."""
-    names = list(rows)
-    out: dict[str, Masks] = {f"{a} or {b}": (task == i, task == j) for (i, a), (j, b) in combinations(enumerate(names), 2)}
-    for i, name in enumerate(names):
-        for word, holds in _words([one.text for one in rows[name]]).items():
-            one, two = np.zeros(len(task), dtype=bool), np.zeros(len(task), dtype=bool)
-            one[task == i], two[task == i] = holds, ~holds
-            out[f"{name} with {word}"] = (one, two)
-    return out
-
-
-def _words(texts: Sequence[str]) -> dict[str, npt.NDArray[np.bool_]]:
-    """By word: which texts hold it, of words that tell texts apart; of words that the same texts hold, one."""
-    sets = [frozenset(re.findall(r"\w+", text.lower())) for text in texts]
-    out: dict[str, npt.NDArray[np.bool_]] = {}
-    seen: set[bytes] = set()
-    for word in sorted({word for one in sets for word in one}):
-        holds = np.array([word in one for one in sets])
-        key = np.packbits(holds).tobytes()
-        if _RARE <= holds.mean() <= 1 - _RARE and key not in seen:
-            out[cut(word, 60)] = holds
-            seen.add(key)
-    return out

@@ -53,6 +53,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtr
 
 from aligntax.stats.clusters import FloatArray, IntArray
 from aligntax.stats.overlap import unit_columns
@@ -538,6 +539,13 @@ def common_blocks(groups: Sequence[npt.ArrayLike], names: Sequence[str], blocks:
 
 def _empty(name: str, empty: int, count: int) -> str:
     return f"{name}: its groups leave {empty} of {count} blocks without rows of a class; ask for fewer blocks"
+
+
+def overlap_p(overlap: SignedOverlap, fit: CrossFit) -> float:
+    """That a signed overlap of a fit is 0, two-sided, from its jackknife limits."""
+    df = fit.blocks - 1
+    half = (overlap.high - overlap.low) / 2
+    return 1.0 if half <= 0 else float(2 * stdtr(df, -abs(overlap.cosine) / half * critical_value(fit.level, float(df))))
 
 
 def fieller(numerator: float, denominator: float, covariance: FloatArray, critical: float) -> Fieller:
