@@ -74,6 +74,14 @@ def tax(
             "--metrics/--no-metrics", help="Whether the tax rate is told in other metrics [up to 1,024 dimensions].", show_default=False
         ),
     ] = None,
+    sweep: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Of so many tasks, those that safety moves most, also measure whether the model behaves as its directions say (minutes).",
+        ),
+    ] = 0,
     level: Annotated[float, typer.Option(metavar="L", min=0.5, max=0.9999, help="Confidence level.")] = 0.95,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda.")] = "auto",
@@ -104,7 +112,9 @@ def tax(
     objective = read_objective(safety, template, include or (), grouped=clusters)
     with opened_local(model, device) as base:
         tasks = found_tasks(names, template, include or (), render=base.template, grouped=clusters)
-        settings = Settings(template, prompts, items, layer, concepts, level, seed, answers=tuple(answer or ()), step=step, metrics=metrics)
+        settings = Settings(
+            template, prompts, items, layer, concepts, level, seed, answers=tuple(answer or ()), step=step, metrics=metrics, sweep=sweep
+        )
         if dry_run:
             sizes = (
                 f"{len(objective.unsafe):,} and {len(objective.safe):,} prompts"

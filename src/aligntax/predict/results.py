@@ -40,6 +40,7 @@ class Settings:
         batch_tokens: of a batch.
         answers: what training would have the model say to unsafe prompts of which nothing else is known, in turn.
         step: whether a step of training is taken, and taken back.
+        sweep: tasks, those that safety moves most, of which behaviour is measured too.
         metrics: whether the tax rate is told in other metrics; None where states have up to ``MAX_DIMENSION`` dimensions.
     """
 
@@ -54,6 +55,7 @@ class Settings:
     answers: tuple[str, ...] = ()
     step: bool = True
     metrics: bool | None = None
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,39 @@ class OptimiserStep:
 
 
 @dataclass(frozen=True)
+class BehaviourAngle:
+    """The angle between safety and a task, in degrees, as answers show it when states are shifted, beside what directions say.
+
+    Attributes:
+        task: its name. towards: which safety direction.
+        prompts, items: that were answered.
+        budget: the largest shift, as a share of a state's mean length.
+        angle, low, high: as answers show it; None where not identified.
+        said: as the directions say, corrected for noise. expected: what is left of that in the plane of directions with noise.
+        linear: as the gradients of the same prompts say.
+        difference, difference_low, difference_high, p: ``angle`` less ``expected``, and that it is 0; None where one of them is missing.
+        reasons: why a number is missing.
+    """
+
+    task: str
+    towards: str
+    prompts: int
+    items: int
+    budget: float
+    angle: float | None
+    low: float | None
+    high: float | None
+    said: float | None
+    expected: float | None
+    linear: float | None
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    p: float | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ShiftPoint:
     """Where a trained model's own shift lies on the theory's frontier.
 
@@ -239,6 +274,7 @@ class TaxPrediction:
         step: the rival of the geometry; None where it was not measured.
         used: by task, the items behind directions and step: what is not to be held against them.
         tasks: names in the order of the overlaps of every fit.
+        behaviour: whether the model behaves as its directions say; empty unless asked for.
     """
 
     model: str
@@ -259,6 +295,7 @@ class TaxPrediction:
     step: OptimiserStep | None = None
     used: Mapping[str, tuple[Used, ...]] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
+    behaviour: tuple[BehaviourAngle, ...] = ()
 
     @property
     def fit(self) -> CrossFit:

@@ -24,6 +24,7 @@ import numpy as np
 
 from aligntax.core.errors import InputError
 from aligntax.core.words import printable
+from aligntax.predict.behaviour import behaviour_angles
 from aligntax.predict.concepts import class_sums, told_apart
 from aligntax.predict.gather import (
     Direction,
@@ -43,8 +44,19 @@ from aligntax.predict.gather import (
     task_parts,
 )
 from aligntax.predict.inputs import Capability, Objective, Request, divided, taught
-from aligntax.predict.metrics import by_answers, in_metrics
-from aligntax.predict.results import MAX_DIMENSION, MIN_CONCEPTS, AtLayer, Concepts, InMetric, Settings, TaskRisk, TaxPrediction, Used
+from aligntax.predict.metrics import BY_ANSWERS, by_answers, in_metrics
+from aligntax.predict.results import (
+    MAX_DIMENSION,
+    MIN_CONCEPTS,
+    AtLayer,
+    BehaviourAngle,
+    Concepts,
+    InMetric,
+    Settings,
+    TaskRisk,
+    TaxPrediction,
+    Used,
+)
 from aligntax.predict.stepping import optimiser_step
 from aligntax.stats.directions import BlockSample, CrossFit, overlap_p, point_rate
 from aligntax.stats.multiplicity import holm
@@ -104,14 +116,31 @@ def predict_tax(
     dimension = safety.at(at).means.shape[1]
     metrics: tuple[InMetric, ...] = ()
     if want.metrics or (want.metrics is None and dimension <= MAX_DIMENSION):
-        others = [one for _, part in parts.values() for one in part]
-        random.Random(f"{want.seed} states").shuffle(others)  # noqa: S311 - an order of prompts
+        prompts = [one for _, part in parts.values() for one in part]
+        random.Random(f"{want.seed} states").shuffle(prompts)  # noqa: S311 - an order of prompts
         metrics = in_metrics(
-            model, others, safety.at(at), [of.sample(at) for of in found.values()], chosen, want, tell, vector=not objective.is_preference
+            model, prompts, safety.at(at), [of.sample(at) for of in found.values()], chosen, want, tell, vector=not objective.is_preference
         )
+    directions = {"safety": safety.at(at)}
     if not objective.is_preference and (wanted := taught(sides["unsafe"], objective, want.answers)) is not None:
-        asked = read_answers(model, wanted, blocks["unsafe"], count, [chosen], want, tell).at(0)
-        metrics = (by_answers(asked, [of.sample(at) for of in found.values()], want.level), *metrics)
+        directions[BY_ANSWERS] = read_answers(model, wanted, blocks["unsafe"], count, [chosen], want, tell).at(0)
+        metrics = (by_answers(directions[BY_ANSWERS], [of.sample(at) for of in found.values()], want.level), *metrics)
+    behaviour: tuple[BehaviourAngle, ...] = ()
+    if want.sweep:
+        others = taught((choosing or {"unsafe": ()})["unsafe"], objective, want.answers) or ()
+        most = [r.task for r in sorted(risks, key=lambda r: -abs(r.overlap.cosine if r.overlap else 0.0))][: want.sweep]
+        behaviour = behaviour_angles(
+            model,
+            directions,
+            {name: found[name] for name in most},
+            at,
+            others,
+            {name: parts[name][1] for name in most},
+            chosen,
+            want,
+            tell,
+            notes,
+        )
     step = optimiser_step(model, objective, {name: rows for name, (rows, _) in parts.items()}, want, tell, notes) if want.step else None
     used = {name: tuple(Used(str(one.item), str(one.content)[:16]) for one in rows) for name, (rows, _) in parts.items()}
     if concepts.p is None:
@@ -121,7 +150,7 @@ def predict_tax(
         )
     return TaxPrediction(
         model.name, dict(model.identity), objective.name, want.template, tuple(fits), chosen, chosen_by,
-        dimension, tuple(risks), concepts, len(sides["unsafe"]), len(sides.get("safe", ())), want, tuple(notes), metrics, step, used, tuple(found),
+        dimension, tuple(risks), concepts, len(sides["unsafe"]), len(sides.get("safe", ())), want, tuple(notes), metrics, step, used, tuple(found), behaviour,
     )  # fmt: skip
 
 

@@ -41,6 +41,40 @@ def overlaps(found: TaxPrediction, *, narrow: bool) -> str | None:
     return layered(layers, narrow=narrow, height=max(80, _STEP * len(rows)))
 
 
+def step(found: TaxPrediction, *, narrow: bool) -> str | None:
+    """Answers that one step of training costs, with the interval over batches, tasks that lose most first."""
+    import altair as alt
+
+    if found.step is None:
+        return None
+    tasks = found.step.tasks
+    rows = [
+        {
+            "row": i,
+            "at": t.lost.value,
+            "low": max(-1.0, t.lost.low),
+            "high": min(1.0, t.lost.high),
+            "is": "loses" if t.lost.low > 0 else "not shown",
+        }
+        for i, t in enumerate(tasks)
+    ]
+    title = "answers lost in one step of training"
+    y = row_axis(len(rows))
+    kinds = [name for name in ("loses", "not shown") if any(row["is"] == name for row in rows)]
+    colour = alt.Color(
+        "is:N", title=None, scale=alt.Scale(domain=kinds, range=[{"loses": "var(--tax)", "not shown": _SOFT}[k] for k in kinds])
+    )
+    axis = alt.X("at:Q", title=title, axis=alt.Axis(format="%", tickCount=4 if narrow else 7))
+    marks = alt.Chart(inline(rows))
+    made = [
+        alt.Chart(inline([{"at": 0.0}])).mark_rule(color=_SOFT, strokeDash=[5, 4]).encode(x=axis),
+        marks.mark_rule(strokeWidth=3, opacity=0.6).encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=colour),
+        marks.mark_point(filled=True, size=70, opacity=1).encode(x=axis, y=y, color=colour),
+        named_rows([t.task for t in tasks], 20 if narrow else 30),
+    ]
+    return layered(made, narrow=narrow, height=max(80, _STEP * len(rows)))
+
+
 def frontier(found: TaxPrediction, *, narrow: bool) -> str | None:
     """What safety can be had for which shift along the tasks, by theory, for the estimate and its interval; up to the dashed line it is free."""
     import altair as alt

@@ -11,7 +11,7 @@ from aligntax.core.words import cut, printable
 from aligntax.predict.results import TaxPrediction
 from aligntax.report import predict_charts as charts
 from aligntax.report.pages import asset, attempted, figure, template
-from aligntax.report.predict_text import costs_grid, layers_grid, lead, risks_grid
+from aligntax.report.predict_text import behaviour_grid, costs_grid, layers_grid, lead, metrics_grid, risks_grid, step_grid
 
 
 def render(found: TaxPrediction) -> str:
@@ -21,8 +21,16 @@ def render(found: TaxPrediction) -> str:
         "among": _figure(found, charts.among, "Safety among random concepts"),
         "frontier": _figure(found, charts.frontier, "Frontier of safety and shift along the tasks"),
         "layers": _figure(found, charts.layers, "Tax rate by layer"),
+        "step": _figure(found, charts.step, "Answers lost in one step of training, by task"),
     }
-    grids = {"risks": risks_grid(found), "layers": layers_grid(found), "costs": costs_grid(found)}
+    grids = {
+        "risks": risks_grid(found),
+        "step": step_grid(found),
+        "behaviour": behaviour_grid(found),
+        "metrics": metrics_grid(found),
+        "layers": layers_grid(found),
+        "costs": costs_grid(found),
+    }
     return template("predict.html.j2").render(
         css=asset("report.css"),
         title=f"Tax of {cut(printable(found.objective), 80)}, before training",

@@ -10,7 +10,10 @@ from rich.text import Text
 from aligntax.core.words import cut, items_text, level_text, number, p_text, percent, printable
 from aligntax.predict.results import TaskRisk, TaxPrediction
 from aligntax.report.grids import NOTHING, Grid, decimals, name_text, rich_table
+from aligntax.stats.directions import CrossFit
 from aligntax.stats.paired import critical_value
+
+_LOSES = 0.03
 
 
 def lead(found: TaxPrediction) -> str:
@@ -18,10 +21,22 @@ def lead(found: TaxPrediction) -> str:
     fit = found.fit
     what = f"{printable(found.objective)} as {printable(found.model)} sees it, before any training."
     if fit.estimate is None or fit.low is None or fit.high is None or found.free is None:
-        return f"{what} How much of it lies in what the {items_text(len(found.risks), 'task')} need is {printable(fit.reason or 'not identified')}."
+        return f"{what} {step_text(found)}How much of it lies in what the {items_text(len(found.risks), 'task')} need is {printable(fit.reason or 'not identified')}."
     share = f"{percent(max(0.0, fit.estimate), 0)} of the safety direction lies in what the {items_text(len(found.risks), 'task')} need ({level_text(fit.level)} interval {percent(fit.low, 0)} to {percent(fit.high, 0)})"
     free = f"training that keeps clear of it could reach {percent(found.free, 0)} of the safety that a change of the same size could reach, at no cost to first order"
-    return f"{what} {share}; {free}. {null_text(found)}"
+    return f"{what} {step_text(found)}{share}; {free}. {null_text(found)}"
+
+
+def step_text(found: TaxPrediction) -> str:
+    """What one step of training loses, in a sentence; nothing where it was not taken."""
+    if found.step is None:
+        return ""
+    lost = [t for t in found.step.tasks if t.lost.value >= _LOSES and t.lost.low > 0]
+    if not lost:
+        return "One step of training costs no task answers. "
+    names = ", ".join(f"{name_text(t.task)} ({100 * t.lost.value:.0f} points)" for t in lost[:3])
+    more = f" and {items_text(len(lost) - 3, 'further task')}" if len(lost) > 3 else ""
+    return f"One step of training costs answers of {names}{more}: watch these. "
 
 
 def null_text(found: TaxPrediction) -> str:
@@ -122,10 +137,89 @@ def costs_grid(found: TaxPrediction) -> Grid | None:
     )
 
 
+def metrics_grid(found: TaxPrediction) -> Grid | None:
+    """The tax rate by other definitions of what a direction or a large shift is."""
+    if not found.metrics:
+        return None
+    rows = [
+        (
+            "difference of mean states, Euclid's metric" if found.safe else "chosen less rejected, Euclid's metric",
+            *_rate(found.fit),
+            "as above",
+        )
+    ]
+    rows += [(printable(one.name), *_rate(one.fit), printable(one.told)) for one in found.metrics]
+    return Grid(
+        "The same by other definitions",
+        (("safety direction or metric", False), ("tax rate", True), (level_text(found.fit.level), False), ("not corrected", True), ("what it is", False)),
+        tuple(rows),
+        "Which shift counts as large, and what counts as the direction of safety, is a choice; a conclusion that hangs on it is none. 'Wanted answers' is the direction that raises what training would "
+        "have the model say: of both it is the one that theory means, and the one that trained models move along (predict verify).",
+    )  # fmt: skip
+
+
+def _rate(fit: CrossFit | None) -> tuple[str, str, str]:
+    if fit is None:
+        return NOTHING, NOTHING, NOTHING
+    limits = NOTHING if fit.low is None or fit.high is None else f"{number(fit.low, 3)} to {number(fit.high, 3)}"
+    return decimals(fit.estimate) if fit.estimate is not None else "not identified", limits, decimals(fit.naive)
+
+
+def step_grid(found: TaxPrediction) -> Grid | None:
+    """What one step of training does to every task."""
+    if found.step is None:
+        return None
+    rows = tuple(
+        (
+            name_text(t.task), f"{100 * t.lost.value:+.1f}", f"{100 * t.lost.low:+.1f} to {100 * t.lost.high:+.1f}", f"{t.kl.value:.4f}", f"{t.change.value:+.4f}",
+            f"{100 * t.right:.0f}", f"{t.items:,}",
+        )
+        for t in found.step.tasks
+    )  # fmt: skip
+    step = found.step
+    return Grid(
+        "What one step of training does",
+        (
+            ("task", False), ("answers lost, points", True), (level_text(found.fit.level), False), ("KL, nats/token", True), ("log-probability, nats/token", True),
+            ("right before", True), ("items", True),
+        ),
+        rows,
+        f"Taken and taken back: the sign of the gradient on {step.batch_size} unsafe prompts with the wanted answer, {step.batches} times on others, each weight moved by {step.size:.4f}, at which the loss of "
+        f"{step.held} further ones is lowest ({step.loss:.2f} to {step.after:.2f} nats per token). Intervals are over the batches. On the embedded models the answers lost rank what training costs better than any "
+        "overlap does; what training is taught beside refusals is not in it: a task that it rehearses loses nothing.",
+    )  # fmt: skip
+
+
+def behaviour_grid(found: TaxPrediction) -> Grid | None:
+    """Whether the model behaves as its directions say."""
+    if not found.behaviour:
+        return None
+
+    def angle(value: float | None) -> str:
+        return NOTHING if value is None else f"{value:.0f}"
+
+    rows = tuple(
+        (
+            name_text(one.task), printable(one.towards), angle(one.said), angle(one.angle), NOTHING if one.low is None or one.high is None else f"{one.low:.0f} to {one.high:.0f}",
+            angle(one.difference), p_text(one.p) if one.p is not None else NOTHING, printable("; ".join(one.reasons)),
+        )
+        for one in found.behaviour
+    )  # fmt: skip
+    return Grid(
+        "Does the model behave as its directions say?",
+        (
+            ("task", False), ("safety direction", False), ("angle said", True), ("angle shown", True), (level_text(found.fit.level), False), ("apart", True), ("p", True), ("", False),
+        ),
+        rows,
+        "States are shifted in 24 directions of the plane of safety and the task, by three lengths, and both are measured. Degrees; at 90 a step towards safety leaves the task alone, beyond it lowers it. "
+        "Where they stand apart (p below .05), what the direction says of the task is not what the model does; do not rely on it.",
+    )  # fmt: skip
+
+
 def view(found: TaxPrediction) -> Group:
     """All of it for a terminal."""
     parts: list[RenderableType] = [Text(lead(found), style="bold"), Text("")]
-    for grid in (risks_grid(found), layers_grid(found), costs_grid(found)):
+    for grid in (step_grid(found), risks_grid(found), behaviour_grid(found), metrics_grid(found), layers_grid(found), costs_grid(found)):
         if grid is not None:
             parts += [Text(grid.title, style="bold"), rich_table(grid), Text(grid.note, style="dim"), Text("")]
     sides = f"{found.unsafe:,} unsafe and {found.safe:,} safe prompts" if found.safe else f"{found.unsafe:,} preferences"
