@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,6 +11,7 @@ from aligntax.cli.predict_conflicts import conflicts
 from aligntax.cli.predict_scaling import scaling
 from aligntax.cli.predict_verify import verify
 from aligntax.cli.predicting import bar, check_template, opened_local, task_names, tell_prediction
+from aligntax.core.errors import InputError
 from aligntax.core.words import printable
 
 app = typer.Typer(
@@ -74,6 +75,13 @@ def tax(
             "--metrics/--no-metrics", help="Whether the tax rate is told in other metrics [up to 1,024 dimensions].", show_default=False
         ),
     ] = None,
+    direction: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|states",
+            help="What safety is: auto is what raises the wanted answers, where they are known; states always the difference between mean states.",
+        ),
+    ] = "auto",
     sweep: Annotated[
         int,
         typer.Option(
@@ -93,9 +101,11 @@ def tax(
 ) -> None:
     """How much of a safety objective lies in what tasks need, which tasks it would lower, and how sure that is.
 
-    Reads hidden states and gradients of a local model; nothing is trained and no answer is drawn. The safety direction is the
-    difference between unsafe and safe prompts, a task's direction what raises its right answers; their overlap is corrected
-    for noise, has an interval, and stands beside that of random concepts. docs/predict.md says what every number means.
+    Reads hidden states and gradients of a local model; nothing is trained and no answer is drawn. The safety direction is what
+    raises the wanted answers to unsafe prompts (or, where nobody names them, the difference between unsafe and safe prompts), a
+    task's direction what raises its right answers; their overlap is corrected for noise, has an interval, and stands beside
+    that of directions that have nothing to do with safety. One step of training is taken, and taken back: what it does to the
+    tasks' answers stands first. docs/predict.md says what every number means.
 
     For example:
 
@@ -113,7 +123,18 @@ def tax(
     with opened_local(model, device) as base:
         tasks = found_tasks(names, template, include or (), render=base.template, grouped=clusters)
         settings = Settings(
-            template, prompts, items, layer, concepts, level, seed, answers=tuple(answer or ()), step=step, metrics=metrics, sweep=sweep
+            template,
+            prompts,
+            items,
+            layer,
+            concepts,
+            level,
+            seed,
+            answers=tuple(answer or ()),
+            step=step,
+            metrics=metrics,
+            sweep=sweep,
+            direction=_direction(direction),
         )
         if dry_run:
             sizes = (
@@ -133,6 +154,14 @@ def tax(
     from aligntax.report.predict_text import view
 
     tell_prediction(as_json(found), lambda: view(found), lambda: render(found), out, json=json)
+
+
+def _direction(name: str) -> Literal["auto", "states"]:
+    if name == "auto":
+        return "auto"
+    if name == "states":
+        return "states"
+    raise InputError(f"--direction is auto or states; got {printable(repr(name))}")
 
 
 app.command()(conflicts)

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from aligntax.core.errors import InputError
 from aligntax.core.words import items_text, printable
 from aligntax.flow.collect import prompt_of
-from aligntax.predict.inputs import Capability, Objective, Request, groups_of, halves, sample
+from aligntax.predict.inputs import Capability, Objective, Request, groups_of, halves, sample, taught
 from aligntax.predict.reading import Tokens, gradients, hidden_states
-from aligntax.predict.results import ChosenBy, Settings
+from aligntax.predict.results import ChosenBy, Kind, Settings
 from aligntax.stats.directions import (
     BLOCKS,
     MIN_BLOCKS,
@@ -147,6 +147,13 @@ def sides_of(objective: Objective, want: Settings, notes: list[str]) -> tuple[Si
     return {what: part[0] for what, part in split.items()}, {what: part[1] for what, part in split.items()}
 
 
+def kind_of(objective: Objective, want: Settings) -> Kind:
+    """What a safety direction is made of: gradients of wanted answers where they are known, unless states are asked for."""
+    if objective.is_preference:
+        return "preferences"
+    return "answers" if want.direction == "auto" and taught(objective.unsafe, objective, want.answers) is not None else "states"
+
+
 def read_direction(
     model: HFModel,
     objective: Objective,
@@ -156,15 +163,30 @@ def read_direction(
     layers: Sequence[int],
     want: Settings,
     tell: Tell,
+    kind: Kind | None = None,
 ) -> Direction:
-    """States after prompts of either class; of preferences gradients of the chosen answer's log-odds less the rejected one's."""
-    if not objective.is_preference:
+    """The safety direction at every layer that is looked at.
+
+    Args:
+        model: local.
+        objective: what safety training would teach.
+        sides: prompts by class.
+        blocks: of these.
+        count: of blocks.
+        layers: to look at.
+        want: settings.
+        tell: progress.
+        kind: what it is made of; None takes preferences where these are given, else states.
+    """
+    kind = kind or ("preferences" if objective.is_preference else "states")
+    if kind == "states":
         unsafe, safe = (
             read_states(model, sides[what], [Sums(blocks[what], count)], layers, want, partial(tell, f"{what} prompts"))[0]
             for what in ("unsafe", "safe")
         )
         return Direction(unsafe, safe)
-    return read_answers(model, sides["unsafe"], blocks["unsafe"], count, layers, want, tell)
+    wanted = taught(sides["unsafe"], objective, want.answers) if kind == "answers" else sides["unsafe"]
+    return read_answers(model, wanted or (), blocks["unsafe"], count, layers, want, tell)
 
 
 def read_answers(
@@ -182,13 +204,13 @@ def read_answers(
 
 
 def choices(
-    model: HFModel, objective: Objective, sides: Sides | None, layers: Sequence[int], want: Settings, tell: Tell
+    model: HFModel, objective: Objective, sides: Sides | None, layers: Sequence[int], want: Settings, tell: Tell, kind: Kind | None = None
 ) -> list[tuple[float, float]]:
     """(reliability, z) of the safety direction by layer, on prompts that do nothing but choose."""
     if sides is None:
         return []
     count, blocks = blocks_of({what: (rows, "safety") for what, rows in sides.items()})
-    found = read_direction(model, objective, sides, blocks, count, layers, want, tell)
+    found = read_direction(model, objective, sides, blocks, count, layers, want, tell, kind)
     return [block_reliability(found.at(at)) for at in range(len(layers))]
 
 

@@ -27,8 +27,8 @@ from aligntax.stats.metric import Metric, budget_metric, on_distribution
 if TYPE_CHECKING:
     from aligntax.models.hf import HFModel
 
-BY_ANSWERS = "wanted answers"
-"""Name of the safety direction that raises them."""
+MEAN_STATES = "mean states"
+"""Name of the safety direction that is a difference of them."""
 MAX_PROMPTS = 2048
 """Prompts behind a covariance."""
 OUTLYING = 20.0
@@ -119,13 +119,13 @@ def in_metrics(
     return tuple(_fit(name, sides, told, safety, capabilities, want.level) for name, sides, told in made)
 
 
-def by_answers(direction: BlockSample, capabilities: Sequence[BlockSample], level: float) -> InMetric:
-    """The tax rate of what raises the wanted answers, a covector as those of tasks are, in place of the difference of mean states."""
+def by_states(direction: BlockSample, capabilities: Sequence[BlockSample], level: float) -> InMetric:
+    """The tax rate of the difference of mean states, in place of what raises the wanted answers."""
     every = np.eye(direction.means.shape[1])
     return _fit(
-        BY_ANSWERS,
+        MEAN_STATES,
         (every, every),
-        "gradient of the wanted answers' log-odds, less that of unwanted ones where they are known",
+        "mean state after unsafe prompts less that after safe ones, in place of the safety direction",
         direction,
         capabilities,
         level,

@@ -22,6 +22,8 @@ SHARES = (0.9, 0.95, 0.99, 1.0)
 """Shares of the attainable safety of which is told what they cost."""
 MAX_DIMENSION = 1024
 """Up to as many dimensions of a state other metrics are told without being asked for: a covariance has their square."""
+Kind = Literal["states", "answers", "preferences"]
+"""What a safety direction is made of: mean states after unsafe prompts less those after safe ones; gradients of wanted answers; of chosen answers less rejected ones."""
 ChosenBy = Literal["data", "you", "rule"]
 
 
@@ -40,6 +42,7 @@ class Settings:
         batch_tokens: of a batch.
         answers: what training would have the model say to unsafe prompts of which nothing else is known, in turn.
         step: whether a step of training is taken, and taken back.
+        direction: ``states`` whatever is known of answers; ``auto`` takes wanted answers where they are known.
         sweep: tasks, those that safety moves most, of which behaviour is measured too.
         metrics: whether the tax rate is told in other metrics; None where states have up to ``MAX_DIMENSION`` dimensions.
     """
@@ -56,6 +59,7 @@ class Settings:
     step: bool = True
     metrics: bool | None = None
     sweep: int = 0
+    direction: Literal["auto", "states"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class TaskRisk:
 
 @dataclass(frozen=True)
 class Concepts:
-    """Tax rates of random concepts, estimated as that of safety is.
+    """Tax rates of random concepts, estimated as that of safety is: of mean states one task's prompts against another's, or those with a word against those without;
+    of gradients what raises other answers to the same prompts.
 
     Attributes:
         names, rates: of those that were identified.
@@ -275,6 +280,7 @@ class TaxPrediction:
         used: by task, the items behind directions and step: what is not to be held against them.
         tasks: names in the order of the overlaps of every fit.
         behaviour: whether the model behaves as its directions say; empty unless asked for.
+        made_of: what the safety direction is made of.
     """
 
     model: str
@@ -296,6 +302,7 @@ class TaxPrediction:
     used: Mapping[str, tuple[Used, ...]] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
     behaviour: tuple[BehaviourAngle, ...] = ()
+    made_of: Kind = "states"
 
     @property
     def fit(self) -> CrossFit:

@@ -15,9 +15,9 @@ import numpy as np
 
 from aligntax.core.errors import InputError
 from aligntax.core.words import printable
-from aligntax.predict.gather import Sums, Tell, blocks_of, read_answers, read_direction, read_gradients, read_states, sides_of, task_parts
-from aligntax.predict.inputs import Capability, Objective, Request, divided, taught
-from aligntax.predict.metrics import BY_ANSWERS
+from aligntax.predict.gather import Sums, Tell, blocks_of, read_direction, read_gradients, read_states, sides_of, task_parts
+from aligntax.predict.inputs import Capability, Objective, Request, divided
+from aligntax.predict.metrics import MEAN_STATES
 from aligntax.predict.results import ShiftPoint, TaxPrediction
 from aligntax.stats.directions import BlockSample, corrected_cosine, cross_fitted
 
@@ -54,13 +54,9 @@ def shift_points(
         | {where: (rows, "safety" if where.startswith("unsafe") else "task") for where, rows in shifted.items()}
     )
     layer = [made.layer]
-    safety = read_direction(base, objective, sides, blocks, count, layer, want, tell).at(0)
-    wanted = None if objective.is_preference else taught(sides["unsafe"], objective, want.answers)
-    towards = (
-        {"safety": safety}
-        if wanted is None
-        else {"safety": safety, BY_ANSWERS: read_answers(base, wanted, blocks["unsafe"], count, layer, want, tell).at(0)}
-    )
+    towards = {"safety": read_direction(base, objective, sides, blocks, count, layer, want, tell, made.made_of).at(0)}
+    if made.made_of == "answers":
+        towards[MEAN_STATES] = read_direction(base, objective, sides, blocks, count, layer, want, tell, "states").at(0)
     needs = [
         read_gradients(base, parts[name][0], Sums(blocks[f"task {name}"], count), layer, want, partial(tell, name)).sample(0)
         for name in made.tasks

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,9 @@ import numpy as np
 from aligntax.core.errors import InputError
 from aligntax.core.words import printable
 from aligntax.predict.behaviour import behaviour_angles
-from aligntax.predict.concepts import class_sums, told_apart
+from aligntax.predict.concepts import other_answers, random_concepts
 from aligntax.predict.gather import (
-    Direction,
+    Sides,
     Sums,
     Tell,
     blocks_of,
@@ -35,22 +36,20 @@ from aligntax.predict.gather import (
     choose,
     fitted,
     keep_reliable,
+    kind_of,
     layers_of,
-    read_answers,
     read_direction,
     read_gradients,
-    read_states,
     sides_of,
     task_parts,
 )
 from aligntax.predict.inputs import Capability, Objective, Request, divided, taught
-from aligntax.predict.metrics import BY_ANSWERS, by_answers, in_metrics
+from aligntax.predict.metrics import MEAN_STATES, by_states, in_metrics
 from aligntax.predict.results import (
     MAX_DIMENSION,
     MIN_CONCEPTS,
     AtLayer,
     BehaviourAngle,
-    Concepts,
     InMetric,
     Settings,
     TaskRisk,
@@ -58,7 +57,7 @@ from aligntax.predict.results import (
     Used,
 )
 from aligntax.predict.stepping import optimiser_step
-from aligntax.stats.directions import BlockSample, CrossFit, overlap_p, point_rate
+from aligntax.stats.directions import CrossFit, overlap_p
 from aligntax.stats.multiplicity import holm
 
 if TYPE_CHECKING:
@@ -90,10 +89,11 @@ def predict_tax(
     count, blocks = blocks_of(
         {what: (rows, "safety") for what, rows in sides.items()} | {f"task {name}": (rows, "task") for name, (rows, _) in parts.items()}
     )
-    seen = choices(model, objective, choosing, layers, want, tell)
+    kind = kind_of(objective, want)
+    seen = choices(model, objective, choosing, layers, want, tell, kind)
     chosen, chosen_by = choose(layers, seen, deep, want.layer)
     at = layers.index(chosen)
-    safety = read_direction(model, objective, sides, blocks, count, layers, want, tell)
+    safety = read_direction(model, objective, sides, blocks, count, layers, want, tell, kind)
     found = {
         name: read_gradients(model, rows, Sums(blocks[f"task {name}"], count), layers, want, partial(tell, name))
         for name, (rows, _) in parts.items()
@@ -111,7 +111,12 @@ def predict_tax(
         reliability, z = seen[number] if seen else (None, None)
         fits.append(AtLayer(layer, reliability, z, fit))
     fit = next(one.fit for one in fits if one.layer == chosen)
-    concepts = _concepts(model, parts, found, chosen, at, want, fit, tell)
+    others = unused(objective, choosing, want)
+    concepts = (
+        random_concepts(model, parts, found, chosen, at, want, fit, tell)
+        if kind == "states"
+        else other_answers(model, others, parts, found, chosen, at, want, fit, tell)
+    )
     risks = _risks(found, fit, at)
     dimension = safety.at(at).means.shape[1]
     metrics: tuple[InMetric, ...] = ()
@@ -119,22 +124,22 @@ def predict_tax(
         prompts = [one for _, part in parts.values() for one in part]
         random.Random(f"{want.seed} states").shuffle(prompts)  # noqa: S311 - an order of prompts
         metrics = in_metrics(
-            model, prompts, safety.at(at), [of.sample(at) for of in found.values()], chosen, want, tell, vector=not objective.is_preference
+            model, prompts, safety.at(at), [of.sample(at) for of in found.values()], chosen, want, tell, vector=kind == "states"
         )
     directions = {"safety": safety.at(at)}
-    if not objective.is_preference and (wanted := taught(sides["unsafe"], objective, want.answers)) is not None:
-        directions[BY_ANSWERS] = read_answers(model, wanted, blocks["unsafe"], count, [chosen], want, tell).at(0)
-        metrics = (by_answers(directions[BY_ANSWERS], [of.sample(at) for of in found.values()], want.level), *metrics)
+    if kind == "answers":
+        states = read_direction(model, objective, sides, blocks, count, [chosen], want, tell, "states").at(0)
+        directions[MEAN_STATES] = states
+        metrics = (by_states(states, [of.sample(at) for of in found.values()], want.level), *metrics)
     behaviour: tuple[BehaviourAngle, ...] = ()
     if want.sweep:
-        others = taught((choosing or {"unsafe": ()})["unsafe"], objective, want.answers) or ()
         most = [r.task for r in sorted(risks, key=lambda r: -abs(r.overlap.cosine if r.overlap else 0.0))][: want.sweep]
         behaviour = behaviour_angles(
             model,
             directions,
             {name: found[name] for name in most},
             at,
-            others,
+            others.get("unsafe", ()) if kind != "states" else (),
             {name: parts[name][1] for name in most},
             chosen,
             want,
@@ -145,12 +150,12 @@ def predict_tax(
     used = {name: tuple(Used(str(one.item), str(one.content)[:16]) for one in rows) for name, (rows, _) in parts.items()}
     if concepts.p is None:
         notes.append(
-            f"only {len(concepts.rates)} random concepts could be made from the tasks' prompts (of {concepts.tried} tried), too few to say whether safety is special: "
-            f"{MIN_CONCEPTS} are needed, from more items or more varied tasks"
+            f"only {len(concepts.rates)} random concepts could be told from noise (of {concepts.tried} tried), too few to say whether safety is special: "
+            f"{MIN_CONCEPTS} are needed, from more prompts and items, or more varied tasks"
         )
     return TaxPrediction(
         model.name, dict(model.identity), objective.name, want.template, tuple(fits), chosen, chosen_by,
-        dimension, tuple(risks), concepts, len(sides["unsafe"]), len(sides.get("safe", ())), want, tuple(notes), metrics, step, used, tuple(found), behaviour,
+        dimension, tuple(risks), concepts, len(sides["unsafe"]), len(sides.get("safe", ())), want, tuple(notes), metrics, step, used, tuple(found), behaviour, kind,
     )  # fmt: skip
 
 
@@ -172,39 +177,11 @@ def _risks(found: Mapping[str, Sums], fit: CrossFit, at: int) -> list[TaskRisk]:
     return sorted(risks, key=lambda r: (r.overlap is None, r.overlap.cosine if r.overlap else 0.0, r.task))
 
 
-# -- the null ------------------------------------------------------------------------------------------------------------------
-
-
-def _concepts(
-    model: HFModel,
-    parts: Mapping[str, tuple[list[Request], list[Request]]],
-    found: Mapping[str, Sums],
-    layer: int,
-    at: int,
-    want: Settings,
-    fit: CrossFit,
-    tell: Tell,
-) -> Concepts:
-    """Tax rates of random concepts among the items that gradients were not taken of: one task's prompts against another's, and of one task those that hold a word
-    against those that do not.
-    """
-    rows = [one for _, part in parts.values() for one in part]
-    task = np.repeat(np.arange(len(parts)), [len(part) for _, part in parts.values()])
-    labels = np.array([f"{task[n]}: {one.group if one.group is not None else f'alone {n}'}" for n, one in enumerate(rows)], dtype=object)
-    holds = told_apart({name: part for name, (_, part) in parts.items()}, task)
-    names = random.Random(f"{want.seed} concepts").sample(sorted(holds), min(want.concepts, len(holds)))  # noqa: S311 - a sample of concepts
-    sums = {name: sides for name in names if (sides := class_sums(holds[name], labels)) is not None}
-    read_states(model, rows, [x for sides in sums.values() for x in sides], [layer], want, partial(tell, "prompts of random concepts"))
-    samples = [of.sample(at) for of in found.values()]
-    rates = {name: rate for name, sides in sums.items() if (rate := _rate(sides, samples)) is not None}
-    enough = len(rates) >= MIN_CONCEPTS and fit.estimate is not None
-    p = (1 + sum(rate >= (fit.estimate or 0.0) for rate in rates.values())) / (1 + len(rates)) if enough else None
-    return Concepts(tuple(rates), tuple(rates.values()), len(names), p)
-
-
-def _rate(sides: tuple[Sums, Sums], samples: Sequence[BlockSample]) -> float | None:
-    """A concept's tax rate; None where it is not identified, or states are the same in both classes."""
-    try:
-        return point_rate(Direction(*sides).at(0), samples)
-    except ValueError:
-        return None
+def unused(objective: Objective, choosing: Sides | None, want: Settings) -> Mapping[str, Sequence[Request]]:
+    """Prompts that no direction was made from, by class, unsafe ones with what training would have the model say; nothing where all are behind the direction."""
+    if choosing is None:
+        return {}
+    wanted = choosing["unsafe"] if objective.is_preference else taught(choosing["unsafe"], objective, want.answers)
+    # Of a safe task the right answer is what a model says now, and so what another answer would stand in the place of.
+    safe = [replace(one, unwanted=one.wanted) for one in choosing.get("safe", ())]
+    return {what: rows for what, rows in (("unsafe", wanted or ()), ("safe", safe)) if rows}

@@ -264,7 +264,7 @@ def verify(
             "measure more items, or predict from fewer (--items)"
         )
     common, together = _together(made, margin, draws, rng)
-    settings = {key: found[key] for key in ("model", "objective", "template", "layer", "unsafe", "safe", "settings")}
+    settings = {key: found[key] for key in ("model", "objective", "template", "layer", "unsafe", "safe", "made_of", "settings")}
     settings["tax_rates"] = {"safety": next(one["fit"]["estimate"] for one in found["layers"] if one["layer"] == found["layer"])} | {
         str(one["name"]): one["fit"]["estimate"] for one in found["metrics"] if one["fit"] is not None
     }

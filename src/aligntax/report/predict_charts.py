@@ -152,6 +152,6 @@ def among(found: TaxPrediction, *, narrow: bool) -> str | None:
         ticks.mark_tick(color=_SOFT, thickness=2, size=16, opacity=0.5).encode(x=axis, y=y),
         safety.mark_rule(strokeWidth=3, opacity=0.6, color="var(--link)").encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y),
         safety.mark_point(filled=True, size=90, opacity=1, color="var(--link)").encode(x=axis, y=y),
-        named_rows(["safety", "random concepts"], 20),
+        named_rows(["safety", "random concepts" if found.made_of == "states" else "other answers"], 20),
     ]
     return layered(made, narrow=narrow, height=80)

@@ -11,7 +11,17 @@ from aligntax.core.words import cut, printable
 from aligntax.predict.results import TaxPrediction
 from aligntax.report import predict_charts as charts
 from aligntax.report.pages import asset, attempted, figure, template
-from aligntax.report.predict_text import behaviour_grid, costs_grid, layers_grid, lead, metrics_grid, risks_grid, step_grid
+from aligntax.report.predict_text import (
+    MADE_OF,
+    behaviour_grid,
+    costs_grid,
+    layers_grid,
+    lead,
+    metrics_grid,
+    others_text,
+    risks_grid,
+    step_grid,
+)
 
 
 def render(found: TaxPrediction) -> str:
@@ -37,6 +47,8 @@ def render(found: TaxPrediction) -> str:
         lead=lead(found),
         found=found,
         model=printable(found.model),
+        made_of=MADE_OF[found.made_of],
+        others=others_text(found),
         figures=drawings,
         grids={name: grid for name, grid in grids.items() if grid is not None},
         notes=[printable(note) for note in found.notes],

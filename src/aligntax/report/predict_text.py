@@ -39,16 +39,31 @@ def step_text(found: TaxPrediction) -> str:
     return f"One step of training costs answers of {names}{more}: watch these. "
 
 
+MADE_OF = {
+    "states": "mean state after unsafe prompts less that after safe ones",
+    "answers": "what raises the wanted answers to unsafe prompts, and lowers the unwanted ones where these are known",
+    "preferences": "what raises chosen answers and lowers rejected ones",
+}
+"""What a safety direction is."""
+
+
+def others_text(found: TaxPrediction) -> str:
+    """What safety is held against."""
+    return "random concepts" if found.made_of == "states" else "other answers that could be taught"
+
+
 def null_text(found: TaxPrediction) -> str:
     """Whether that is more than any other concept would show."""
     rates, p = found.concepts.rates, found.concepts.p
     if p is None or found.fit.estimate is None:
         return "Whether that is more than for any other concept is not known."
     middle = sorted(rates)[len(rates) // 2]
-    told = f"{len(rates)} random concepts, measured in the same way, lie there with {percent(max(0.0, middle), 0)} in the middle of them"
+    told = (
+        f"{len(rates)} {others_text(found)}, measured in the same way, lie there with {percent(max(0.0, middle), 0)} in the middle of them"
+    )
     if p <= 1 - found.fit.level:
-        return f"That is more than for other concepts ({told}; p {p_text(p)}): safety is entangled with these tasks."
-    return f"That is no more than for other concepts ({told}; p {p_text(p)}): nothing says that safety is entangled with these tasks more than anything else is."
+        return f"That is more than for others ({told}; p {p_text(p)}): safety is entangled with these tasks."
+    return f"That is no more than for others ({told}; p {p_text(p)}): nothing says that safety is entangled with these tasks more than anything else is."
 
 
 def verdict(found: TaxPrediction, risk: TaskRisk) -> str:
@@ -141,20 +156,14 @@ def metrics_grid(found: TaxPrediction) -> Grid | None:
     """The tax rate by other definitions of what a direction or a large shift is."""
     if not found.metrics:
         return None
-    rows = [
-        (
-            "difference of mean states, Euclid's metric" if found.safe else "chosen less rejected, Euclid's metric",
-            *_rate(found.fit),
-            "as above",
-        )
-    ]
+    rows = [("as above", *_rate(found.fit), f"{MADE_OF[found.made_of]}; Euclid's metric")]
     rows += [(printable(one.name), *_rate(one.fit), printable(one.told)) for one in found.metrics]
     return Grid(
         "The same by other definitions",
         (("safety direction or metric", False), ("tax rate", True), (level_text(found.fit.level), False), ("not corrected", True), ("what it is", False)),
         tuple(rows),
-        "Which shift counts as large, and what counts as the direction of safety, is a choice; a conclusion that hangs on it is none. 'Wanted answers' is the direction that raises what training would "
-        "have the model say: of both it is the one that theory means, and the one that trained models move along (predict verify).",
+        "Which shift counts as large, and what counts as the direction of safety, is a choice; a conclusion that hangs on it is none. On the embedded models what raises the wanted answers behaves as theory "
+        "says, and trained models move along it; the difference of mean states does neither.",
     )  # fmt: skip
 
 
@@ -222,12 +231,16 @@ def view(found: TaxPrediction) -> Group:
     for grid in (step_grid(found), risks_grid(found), behaviour_grid(found), metrics_grid(found), layers_grid(found), costs_grid(found)):
         if grid is not None:
             parts += [Text(grid.title, style="bold"), rich_table(grid), Text(grid.note, style="dim"), Text("")]
-    sides = f"{found.unsafe:,} unsafe and {found.safe:,} safe prompts" if found.safe else f"{found.unsafe:,} preferences"
+    sides = f"{found.unsafe:,} {'preferences' if found.made_of == 'preferences' else 'unsafe prompts' if found.made_of == 'answers' else f'unsafe and {found.safe:,} safe prompts'}"
     chance = (
         ""
         if found.adjusted is None
         else f"; {number(found.adjusted, 3)} beyond what {len(found.risks)} random directions of {found.dimension} would give"
     )
-    parts.append(Text(f"{sides} behind the direction, template {found.template}, layer {found.layer}{chance}", style="dim"))
+    parts.append(
+        Text(
+            f"{sides} behind the direction ({MADE_OF[found.made_of]}), template {found.template}, layer {found.layer}{chance}", style="dim"
+        )
+    )
     parts += [Text(f"! {cut(text, 400)}", style="yellow") for text in found.notes]
     return Group(*parts)

@@ -11,6 +11,7 @@ from aligntax.core.words import cut, printable
 from aligntax.predict.verify import Verification
 from aligntax.report import verify_charts as charts
 from aligntax.report.pages import asset, attempted, figure, template
+from aligntax.report.predict_text import MADE_OF
 from aligntax.report.verify_text import BASELINE, arm_grid, columns, drops_grid, lead, left_out_notes, points_grid, together_grid
 
 
@@ -37,11 +38,12 @@ def render(found: Verification) -> str:
         found=found,
         model=printable(str(found.prediction["model"])),
         objective=printable(str(found.prediction["objective"])),
+        made_of=MADE_OF[str(found.prediction["made_of"])],
         together=together_grid(found),
         correlations=_figure(partial(charts.correlations, found), "Predictors by rank correlation with losses"),
         frontiers=[
             (printable(towards), made)
-            for towards in reversed(dict.fromkeys(p.towards for p in found.points))
+            for towards in dict.fromkeys(p.towards for p in found.points)
             if (
                 made := _figure(
                     partial(charts.frontier, found.points, towards, found.tax_rate(towards)),
