@@ -134,7 +134,7 @@ def points_grid(points: tuple[ShiftPoint, ...]) -> Grid | None:
             ("model", False), ("on", False), ("prompts", True), ("size", True), ("towards", False), ("cosine", True), ("interval", False), ("in what tasks need", True), ("interval", False), ("", False),
         ),
         rows,
-        "The mean shift of the hidden states at the prediction's layer. Size: of the mean state's length. Cosine: with the direction named before it, which theory wants near 1; 'safety' is the difference of mean states. In what tasks need: "
+        "The mean shift of the hidden states at the prediction's layer. Size: of the mean state's length. Cosine: with the direction named before it, which theory wants near 1; 'safety' is the prediction's own. In what tasks need: "
         "share of its squared length, which theory wants near 0; as many random directions would hold the share that chance gives.",
     )  # fmt: skip
 
