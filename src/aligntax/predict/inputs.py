@@ -231,21 +231,19 @@ def _once(requests: Sequence[Request], *, keep_answers: bool) -> list[Request]:
 
 
 def taught(rows: Sequence[Request], objective: Objective, answers: Sequence[str]) -> list[Request] | None:
-    """Unsafe prompts with what training would have the model say (``wanted``) and, where known, not say; None where nobody says it.
+    """Unsafe prompts with what training would have the model say (``wanted``); None where nobody says it of all of them.
 
     Args:
         rows: unsafe prompts of the objective.
-        objective: of tasks the right answer is what training is to undo, and so ``unwanted``.
-        answers: for prompts of which nothing is known, in turn.
+        objective: of tasks the right answer is what is wanted, unless answers are given.
+        answers: for prompts of which nothing is known, in turn; of tasks for all.
     """
-    undone = bool(objective.unsafe_tasks)
-    if (undone or any(one.wanted is None for one in rows)) and not answers:
+    told = [None if objective.unsafe_tasks and answers else one.wanted for one in rows]
+    if None in told and not answers:
         return None
     return [
-        replace(one, wanted=answers[n % len(answers)], unwanted=one.wanted if undone else one.unwanted)
-        if undone or one.wanted is None
-        else one
-        for n, one in enumerate(rows)
+        replace(one, wanted=answers[n % len(answers)] if text is None else text)
+        for n, (one, text) in enumerate(zip(rows, told, strict=True))
     ]
 
 

@@ -47,7 +47,7 @@ def optimiser_step(
     if wanted is None:
         notes.append(
             "what one step of training does was not measured: nobody says what training would have the model say to unsafe prompts; a table says so in the column "
-            "completion, and --answer for all of them"
+            "completion, and --answer for those of which it does not"
         )
         return None
     examples = list({prompt: (prompt, answer) for prompt, answer in (example(model, one, str(one.wanted)) for one in wanted)}.values())

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,8 @@ from aligntax.core.words import printable
 from aligntax.predict.behaviour import behaviour_angles
 from aligntax.predict.concepts import other_answers, random_concepts
 from aligntax.predict.gather import (
+    Direction,
+    IntArray,
     Sides,
     Sums,
     Tell,
@@ -50,18 +52,51 @@ from aligntax.predict.results import (
     MIN_CONCEPTS,
     AtLayer,
     BehaviourAngle,
+    ChosenBy,
     InMetric,
+    Kind,
     Settings,
     TaskRisk,
     TaxPrediction,
     Used,
 )
 from aligntax.predict.stepping import optimiser_step
-from aligntax.stats.directions import CrossFit, overlap_p
+from aligntax.stats.directions import BlockSample, CrossFit, overlap_p
 from aligntax.stats.multiplicity import holm
 
 if TYPE_CHECKING:
     from aligntax.models.hf import HFModel
+
+
+@dataclass(frozen=True)
+class _Readings:
+    """What was read of the model.
+
+    Attributes:
+        kind: what the safety direction is made of.
+        layers: looked at. chosen: the one that is read. at: its place among them. chosen_by: how.
+        seen: (reliability, z) by layer on the half that chooses; empty where none did.
+        choosing, sides: prompts by class of either half.
+        blocks, count: of all that is behind directions.
+        safety: the safety direction. tasks: those of the tasks that can be told from noise.
+    """
+
+    kind: Kind
+    layers: Sequence[int]
+    chosen: int
+    at: int
+    chosen_by: ChosenBy
+    seen: Sequence[tuple[float, float]]
+    choosing: Sides | None
+    sides: Sides
+    blocks: Mapping[str, IntArray]
+    count: int
+    safety: Direction
+    tasks: Mapping[str, Sums]
+
+    @property
+    def samples(self) -> list[BlockSample]:
+        return [of.sample(self.at) for of in self.tasks.values()]
 
 
 def predict_tax(
@@ -83,13 +118,51 @@ def predict_tax(
     objective, tasks, shared = divided(objective, tasks, want.seed)
     notes = [*objective.notes, *shared]
     parts = task_parts(tasks, want, notes)
+    read = _read(model, objective, parts, want, tell, notes)
+    fits = _fits(model, read, want, notes)
+    fit = next(one.fit for one in fits if one.layer == read.chosen)
+    others = unused(objective, read.choosing, want)
+    concepts = (
+        random_concepts(model, parts, read.tasks, read.chosen, read.at, want, fit, tell)
+        if read.kind == "states"
+        else other_answers(model, others, parts, read.tasks, read.chosen, read.at, want, fit, tell)
+    )
+    if concepts.p is None:
+        notes.append(
+            f"only {len(concepts.rates)} random concepts could be told from noise (of {concepts.tried} tried), too few to say whether safety is special: "
+            f"{MIN_CONCEPTS} are needed, from more prompts and items, or more varied tasks"
+        )
+    risks = _risks(read.tasks, fit, read.at)
+    directions = {"safety": read.safety.at(read.at)}
+    if read.kind == "answers":
+        states = read_direction(model, objective, read.sides, read.blocks, read.count, [read.chosen], want, tell, "states")
+        directions[MEAN_STATES] = states.at(0)
+    metrics = _metrics(model, parts, read, directions, want, tell)
+    behaviour = _behaviour(model, parts, read, directions, risks, others, want, tell, notes) if want.sweep else ()
+    step = optimiser_step(model, objective, {name: rows for name, (rows, _) in parts.items()}, want, tell, notes) if want.step else None
+    used = {name: tuple(Used(str(one.item), str(one.content)[:16]) for one in rows) for name, (rows, _) in parts.items()}
+    return TaxPrediction(
+        model.name, dict(model.identity), objective.name, want.template, tuple(fits), read.chosen, read.chosen_by,
+        directions["safety"].means.shape[1], tuple(risks), concepts, len(read.sides["unsafe"]), len(read.sides.get("safe", ())), want, tuple(notes),
+        metrics, step, used, tuple(read.tasks), behaviour, read.kind,
+    )  # fmt: skip
+
+
+def _read(
+    model: HFModel,
+    objective: Objective,
+    parts: Mapping[str, tuple[list[Request], list[Request]]],
+    want: Settings,
+    tell: Tell,
+    notes: list[str],
+) -> _Readings:
+    """Directions of safety and of every task at all layers that are looked at, and the layer to read."""
     deep = int(model.local.model.config.get_text_config().num_hidden_layers)
-    layers = layers_of(deep, want.layer)
+    layers, kind = layers_of(deep, want.layer), kind_of(objective, want)
     choosing, sides = sides_of(objective, want, notes)
     count, blocks = blocks_of(
         {what: (rows, "safety") for what, rows in sides.items()} | {f"task {name}": (rows, "task") for name, (rows, _) in parts.items()}
     )
-    kind = kind_of(objective, want)
     seen = choices(model, objective, choosing, layers, want, tell, kind)
     chosen, chosen_by = choose(layers, seen, deep, want.layer)
     at = layers.index(chosen)
@@ -99,64 +172,69 @@ def predict_tax(
         for name, (rows, _) in parts.items()
     }
     keep_reliable(found, safety.at(at), at, want, notes)
+    return _Readings(kind, layers, chosen, at, chosen_by, seen, choosing, sides, blocks, count, safety, found)
+
+
+def _fits(model: HFModel, read: _Readings, want: Settings, notes: list[str]) -> list[AtLayer]:
+    """The tax rate at every layer that tells anything.
+
+    Raises:
+        InputError: if the one to read does not.
+    """
     fits = []
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(read.layers):
         try:
-            fit = fitted(safety.at(number), found, number, want)
+            fit = fitted(read.safety.at(number), read.tasks, number, want)
         except ValueError as error:
-            if layer == chosen:
+            if layer == read.chosen:
                 raise InputError(f"layer {layer} of {printable(model.name)}: {error}") from None
             notes.append(f"layer {layer} tells nothing: {error}")
             continue
-        reliability, z = seen[number] if seen else (None, None)
+        reliability, z = read.seen[number] if read.seen else (None, None)
         fits.append(AtLayer(layer, reliability, z, fit))
-    fit = next(one.fit for one in fits if one.layer == chosen)
-    others = unused(objective, choosing, want)
-    concepts = (
-        random_concepts(model, parts, found, chosen, at, want, fit, tell)
-        if kind == "states"
-        else other_answers(model, others, parts, found, chosen, at, want, fit, tell)
-    )
-    risks = _risks(found, fit, at)
-    dimension = safety.at(at).means.shape[1]
-    metrics: tuple[InMetric, ...] = ()
-    if want.metrics or (want.metrics is None and dimension <= MAX_DIMENSION):
-        prompts = [one for _, part in parts.values() for one in part]
-        random.Random(f"{want.seed} states").shuffle(prompts)  # noqa: S311 - an order of prompts
-        metrics = in_metrics(
-            model, prompts, safety.at(at), [of.sample(at) for of in found.values()], chosen, want, tell, vector=kind == "states"
-        )
-    directions = {"safety": safety.at(at)}
-    if kind == "answers":
-        states = read_direction(model, objective, sides, blocks, count, [chosen], want, tell, "states").at(0)
-        directions[MEAN_STATES] = states
-        metrics = (by_states(states, [of.sample(at) for of in found.values()], want.level), *metrics)
-    behaviour: tuple[BehaviourAngle, ...] = ()
-    if want.sweep:
-        most = [r.task for r in sorted(risks, key=lambda r: -abs(r.overlap.cosine if r.overlap else 0.0))][: want.sweep]
-        behaviour = behaviour_angles(
-            model,
-            directions,
-            {name: found[name] for name in most},
-            at,
-            others.get("unsafe", ()) if kind != "states" else (),
-            {name: parts[name][1] for name in most},
-            chosen,
-            want,
-            tell,
-            notes,
-        )
-    step = optimiser_step(model, objective, {name: rows for name, (rows, _) in parts.items()}, want, tell, notes) if want.step else None
-    used = {name: tuple(Used(str(one.item), str(one.content)[:16]) for one in rows) for name, (rows, _) in parts.items()}
-    if concepts.p is None:
+    return fits
+
+
+def _metrics(
+    model: HFModel,
+    parts: Mapping[str, tuple[list[Request], list[Request]]],
+    read: _Readings,
+    directions: Mapping[str, BlockSample],
+    want: Settings,
+    tell: Tell,
+) -> tuple[InMetric, ...]:
+    """The tax rate by other definitions."""
+    other = (by_states(directions[MEAN_STATES], read.samples, want.level),) if MEAN_STATES in directions else ()
+    dimension = directions["safety"].means.shape[1]
+    if not (want.metrics or (want.metrics is None and dimension <= MAX_DIMENSION)):
+        return other
+    prompts = [one for _, part in parts.values() for one in part]
+    random.Random(f"{want.seed} states").shuffle(prompts)  # noqa: S311 - an order of prompts
+    return *other, *in_metrics(model, prompts, directions["safety"], read.samples, read.chosen, want, tell, vector=read.kind == "states")
+
+
+def _behaviour(
+    model: HFModel,
+    parts: Mapping[str, tuple[list[Request], list[Request]]],
+    read: _Readings,
+    directions: Mapping[str, BlockSample],
+    risks: Sequence[TaskRisk],
+    others: Mapping[str, Sequence[Request]],
+    want: Settings,
+    tell: Tell,
+    notes: list[str],
+) -> tuple[BehaviourAngle, ...]:
+    """Whether the model behaves as its directions say, of the tasks that safety moves most."""
+    most = [r.task for r in sorted(risks, key=lambda r: -abs(r.overlap.cosine if r.overlap else 0.0))][: want.sweep]
+    asked = others.get("unsafe", ())
+    if not asked and read.choosing is not None:
         notes.append(
-            f"only {len(concepts.rates)} random concepts could be told from noise (of {concepts.tried} tried), too few to say whether safety is special: "
-            f"{MIN_CONCEPTS} are needed, from more prompts and items, or more varied tasks"
+            "whether the model behaves as its directions say was not measured: nobody says what it should answer to unsafe prompts (--answer)"
         )
-    return TaxPrediction(
-        model.name, dict(model.identity), objective.name, want.template, tuple(fits), chosen, chosen_by,
-        dimension, tuple(risks), concepts, len(sides["unsafe"]), len(sides.get("safe", ())), want, tuple(notes), metrics, step, used, tuple(found), behaviour, kind,
-    )  # fmt: skip
+        return ()
+    found = {name: read.tasks[name] for name in most}
+    items = {name: parts[name][1] for name in most}
+    return behaviour_angles(model, directions, found, read.at, asked, items, read.chosen, want, tell, notes)
 
 
 def _risks(found: Mapping[str, Sums], fit: CrossFit, at: int) -> list[TaskRisk]:
@@ -182,6 +260,4 @@ def unused(objective: Objective, choosing: Sides | None, want: Settings) -> Mapp
     if choosing is None:
         return {}
     wanted = choosing["unsafe"] if objective.is_preference else taught(choosing["unsafe"], objective, want.answers)
-    # Of a safe task the right answer is what a model says now, and so what another answer would stand in the place of.
-    safe = [replace(one, unwanted=one.wanted) for one in choosing.get("safe", ())]
-    return {what: rows for what, rows in (("unsafe", wanted or ()), ("safe", safe)) if rows}
+    return {what: rows for what, rows in (("unsafe", wanted or ()), ("safe", choosing.get("safe", ()))) if rows}

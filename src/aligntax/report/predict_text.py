@@ -41,7 +41,7 @@ def step_text(found: TaxPrediction) -> str:
 
 MADE_OF = {
     "states": "mean state after unsafe prompts less that after safe ones",
-    "answers": "what raises the wanted answers to unsafe prompts, and lowers the unwanted ones where these are known",
+    "answers": "what raises the wanted answers to unsafe prompts",
     "preferences": "what raises chosen answers and lowers rejected ones",
 }
 """What a safety direction is."""
