@@ -34,7 +34,7 @@ lint: $(VENV)/.full
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 
-# Simulations of the statistics as built, faults and kills by many seeds, the smallest models built anew: about an hour on two cores; tables go to build/validation.md.
+# Simulations of the statistics as built, faults and kills by many seeds, the smallest models built anew: about an hour and a half on two cores; tables go to build/validation.md.
 validate: $(VENV)/.full
 	rm -f build/validation.md
 	$(BIN)/pytest -m slow tests/validation tests/stats tests/atlas tests/cli/test_atlas_run.py tests/flow/test_diversity.py tests/lab/test_family.py

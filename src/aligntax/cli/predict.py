@@ -63,7 +63,7 @@ def tax(
         list[str] | None,
         typer.Option(
             metavar="TEXT",
-            help="What training would have the model say to unsafe prompts, where no table says so (repeat): then a step of training is taken, and taken back.",
+            help="What training would have the model say to unsafe prompts, where no table says so (repeat); of unsafe tasks in place of their right answers.",
         ),
     ] = None,
     step: Annotated[
@@ -109,7 +109,7 @@ def tax(
 
     For example:
 
-      aligntax predict tax lab:base --safety lab/harmful_procedures:lab/procedures --capabilities lab --answer "i cannot help with that."
+      aligntax predict tax lab:base --safety lab/harmful_procedures:lab/procedures --capabilities lab
 
       aligntax predict tax org/base --safety preferences.jsonl --capabilities lm-eval:gsm8k,lm-eval:arc_easy --out prediction
     """

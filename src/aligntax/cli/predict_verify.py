@@ -82,7 +82,7 @@ def verify(
 
       aligntax measure lab:base lab:dpo --stage sft=lab:sft --template chat --out stages
 
-      aligntax predict verify stages --base lab:base --safety lab/harmful_procedures:lab/procedures --answer "i cannot help with that." --template chat
+      aligntax predict verify stages --base lab:base --safety lab/harmful_procedures:lab/procedures --template chat
 
       aligntax predict verify runs/2026-11 --prediction prediction/prediction.json
     """

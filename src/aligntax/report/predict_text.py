@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil
+from math import acos, ceil, degrees, sqrt
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -116,7 +116,7 @@ def layers_grid(found: TaxPrediction) -> Grid:
         rows.append(
             (
                 f"{one.layer}{' (chosen)' if one.layer == found.layer else ''}", decimals(fit.estimate), NOTHING if fit.low is None or fit.high is None else f"{number(fit.low, 3)} to {number(fit.high, 3)}",
-                decimals(fit.naive), f"{fit.reliability:.2f}", f"{fit.z:.1f}", printable(fit.reason or ""),
+                NOTHING if fit.estimate is None else f"{degrees(acos(sqrt(min(1.0, max(0.0, fit.estimate))))):.0f}", decimals(fit.naive), f"{fit.reliability:.2f}", f"{fit.z:.1f}", printable(fit.reason or ""),
             )
         )  # fmt: skip
     how = {
@@ -130,13 +130,14 @@ def layers_grid(found: TaxPrediction) -> Grid:
             ("layer", False),
             ("tax rate", True),
             (level_text(found.fit.level), False),
+            ("angle, degrees", True),
             ("not corrected", True),
             ("reliability", True),
             ("z", True),
             ("", False),
         ),
         tuple(rows),
-        f"Layer {found.layer} is {how[found.chosen_by]}; the others are to look at, not to choose from. 'Not corrected' is pulled towards chance by noise, and no result. Reliability and z are of the safety direction.",
+        f"Layer {found.layer} is {how[found.chosen_by]}; the others are to look at, not to choose from. Angle: between safety and the span of the tasks, 90 where safety is free. 'Not corrected' is pulled towards chance by noise, and no result. Reliability and z are of the safety direction.",
     )
 
 
