@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ def test_equal_seeds_tell_the_same(base: HFModel, objective: Objective, found: T
     assert as_json(again) == as_json(found)
 
 
-def test_every_prompt_has_one_role(base: HFModel, objective: Objective, monkeypatch: pytest.MonkeyPatch) -> None:
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, set[Any]]]:
+    """Every reading of the model: states or gradients, and the prompts."""
     read: list[tuple[str, set[Any]]] = []
 
     def states(model: Any, prompts: Sequence[Any], **more: Any) -> Iterator[States]:
@@ -84,7 +86,12 @@ def test_every_prompt_has_one_role(base: HFModel, objective: Objective, monkeypa
     hidden, gradients = module.hidden_states, module.gradients
     monkeypatch.setattr(module, "hidden_states", states)
     monkeypatch.setattr(module, "gradients", grads)
-    predict_tax(base, objective, capabilities(TASKS, "raw"), QUICK)
+    return read
+
+
+def test_every_prompt_has_one_role(base: HFModel, objective: Objective, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = recorded(monkeypatch)
+    predict_tax(base, objective, capabilities(TASKS, "raw"), replace(PLANTED, direction="states"))
     safety, tasks = [texts for what, texts in read if what == "states"], [texts for what, texts in read if what == "gradients"]
     assert len(safety) == 5  # two halves of two classes, and random concepts
     assert len(tasks) == 5
@@ -92,6 +99,22 @@ def test_every_prompt_has_one_role(base: HFModel, objective: Objective, monkeypa
     for i, one in enumerate(everything):
         for other in everything[i + 1 :]:
             assert not one & other
+
+
+def test_every_prompt_has_one_role_where_answers_are_wanted(base: HFModel, objective: Objective, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = recorded(monkeypatch)
+    found = predict_tax(base, objective, capabilities(TASKS, "raw"), PLANTED)
+    assert found.made_of == "answers"
+    choosing, behind, *tasks = [texts for what, texts in read if what == "gradients"][:7]
+    others = [texts for what, texts in read if what == "gradients"][7:]
+    unsafe, safe = [texts for what, texts in read if what == "states"]  # the difference of mean states, beside
+    assert unsafe == behind
+    assert found.concepts.tried == len(others) > 0
+    for i, one in enumerate([choosing, behind, safe, *tasks]):
+        for other in [choosing, behind, safe, *tasks][i + 1 :]:
+            assert not one & other
+    for one in others:
+        assert not one & set().union(behind, safe, *tasks)
 
 
 def test_too_few_to_choose_a_layer_by(base: HFModel) -> None:

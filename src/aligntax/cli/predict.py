@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from aligntax.cli.predict_conflicts import conflicts
 from aligntax.cli.predict_scaling import scaling
 from aligntax.cli.predict_verify import verify
-from aligntax.cli.predicting import bar, check_template, opened_local, task_names, tell_prediction
-from aligntax.core.errors import InputError
+from aligntax.cli.predicting import bar, check_template, direction_of, opened_local, task_names, tell_prediction
 from aligntax.core.words import printable
 
 app = typer.Typer(
@@ -78,7 +77,7 @@ def tax(
     direction: Annotated[
         str,
         typer.Option(
-            metavar="auto|states",
+            metavar="auto|states|answers",
             help="What safety is: auto is what raises the wanted answers, where they are known; states always the difference between mean states.",
         ),
     ] = "auto",
@@ -134,7 +133,7 @@ def tax(
             step=step,
             metrics=metrics,
             sweep=sweep,
-            direction=_direction(direction),
+            direction=direction_of(direction, "auto", "states", "answers"),
         )
         if dry_run:
             sizes = (
@@ -154,14 +153,6 @@ def tax(
     from aligntax.report.predict_text import view
 
     tell_prediction(as_json(found), lambda: view(found), lambda: render(found), out, json=json)
-
-
-def _direction(name: str) -> Literal["auto", "states"]:
-    if name == "auto":
-        return "auto"
-    if name == "states":
-        return "states"
-    raise InputError(f"--direction is auto or states; got {printable(repr(name))}")
 
 
 app.command()(conflicts)

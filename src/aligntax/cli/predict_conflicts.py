@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from aligntax.cli.predicting import bar, check_template, opened_local, task_names, tell_prediction
+from aligntax.cli.predicting import bar, check_template, direction_of, opened_local, task_names, tell_prediction
 from aligntax.core.errors import InputError
 from aligntax.core.words import printable
 
@@ -40,6 +40,19 @@ def conflicts(
     layer: Annotated[
         int | None,
         typer.Option(metavar="L", min=0, help="Layer to be read, 0 for the embeddings; default: chosen by the data.", show_default=False),
+    ] = None,
+    direction: Annotated[
+        str,
+        typer.Option(
+            metavar="states|answers",
+            help="What an objective is: the difference between the states after unsafe and safe prompts, or what raises the wanted answers to unsafe ones.",
+        ),
+    ] = "states",
+    answer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT", help="The wanted answer where no table says so (repeat), for --direction answers.", show_default=False
+        ),
     ] = None,
     prompts: Annotated[int, typer.Option(metavar="N", min=32, help="Most prompts of either class of an objective.")] = 512,
     items: Annotated[int, typer.Option(metavar="N", min=16, help="Most items of a task.")] = 256,
@@ -76,7 +89,16 @@ def conflicts(
     objectives = [read_objective(one, template, include or (), grouped=clusters) for one in safety]
     with opened_local(model, device) as base:
         tasks = found_tasks(names, template, include or (), render=base.template, grouped=clusters)
-        settings = Settings(template=template, prompts=prompts, items=items, layer=layer, level=level, seed=seed)
+        settings = Settings(
+            template=template,
+            prompts=prompts,
+            items=items,
+            layer=layer,
+            level=level,
+            seed=seed,
+            answers=tuple(answer or ()),
+            direction=direction_of(direction, "states", "answers"),
+        )
         if dry_run:
             sizes = ", ".join(
                 f"{printable(one.name)} ({len(one.unsafe):,} and {len(one.safe):,} prompts)"

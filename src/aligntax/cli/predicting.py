@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from aligntax.models.hf import HFModel
+    from aligntax.predict.results import Wish
 
 
 def task_names(given: Sequence[str]) -> list[str]:
@@ -28,6 +29,14 @@ def check_template(template: str) -> None:
     """Raises: InputError, unless it is raw or chat."""
     if template not in ("raw", "chat"):
         raise InputError(f"--template is raw or chat; got {printable(repr(template))}")
+
+
+def direction_of(name: str, *allowed: Wish) -> Wish:
+    """Raises: InputError, unless it is one of those allowed."""
+    found = next((one for one in allowed if one == name), None)
+    if found is None:
+        raise InputError(f"--direction is {' or '.join(allowed)}; got {printable(repr(name))}")
+    return found
 
 
 def tell_prediction(

@@ -32,13 +32,14 @@ from aligntax.predict.gather import (
     choices,
     choose,
     keep_reliable,
+    kind_of,
     layers_of,
     named,
     read_direction,
     read_gradients,
 )
 from aligntax.predict.inputs import Capability, Objective, Request, divided, groups_of, sample
-from aligntax.predict.results import Settings
+from aligntax.predict.results import Kind, Settings
 from aligntax.stats.directions import MIN_BLOCKS, BlockSample, block_reliability, corrected_cosine, partial_cosine
 from aligntax.stats.multiplicity import holm
 
@@ -66,9 +67,18 @@ def predict_conflicts(
         InputError: if there are fewer than two objectives, two are the same, there are too few prompts or items, or a state or gradient is no number.
     """
     want = settings or Settings()
+    # Unless answers are asked for: objectives that are contrasts of the same prompts often want the same answers.
+    kinds: list[Kind | None] = ["answers" if want.direction == "answers" and not one.is_preference else None for one in objectives]
+    for one in objectives:
+        if want.direction == "answers":
+            kind_of(one, want)
     objectives = _distinct(objectives)
     objectives, tasks, shared = _apart(objectives, tasks, want.seed)
-    notes = [*(f"{printable(one.name)}: {note}" for one in objectives for note in one.notes), *shared, *_alike(objectives)]
+    notes = [
+        *(f"{printable(one.name)}: {note}" for one in objectives for note in one.notes),
+        *shared,
+        *_alike(objectives, mixed=want.direction != "answers"),
+    ]
     items = _items(tasks, want, notes)
     deep = int(model.local.model.config.get_text_config().num_hidden_layers)
     layers = layers_of(deep, want.layer)
@@ -78,15 +88,16 @@ def predict_conflicts(
         | {f"task {name}": (rows, "task") for name, rows in items.items()}
     )
     seen = [
-        choices(model, one, half, layers, want, _for(tell, f"{one.name}, layers")) for one, half in zip(objectives, choosing, strict=True)
+        choices(model, one, half, layers, want, _for(tell, f"{one.name}, layers"), kind)
+        for one, half, kind in zip(objectives, choosing, kinds, strict=True)
     ]
     least = [(0.0, min(z for _, z in at)) for at in zip(*seen, strict=True)]
     chosen, chosen_by = choose(layers, least, deep, want.layer)
     directions = [
         read_direction(
-            model, one, parts, {what: blocks[_part(one, what)] for what in parts}, count, [chosen], want, _for(tell, one.name)
+            model, one, parts, {what: blocks[_part(one, what)] for what in parts}, count, [chosen], want, _for(tell, one.name), kind
         ).at(0)
-        for one, parts in zip(objectives, sides, strict=True)
+        for one, parts, kind in zip(objectives, sides, kinds, strict=True)
     ]
     for one, direction in zip(objectives, directions, strict=True):
         if not np.any(direction.means):
@@ -162,7 +173,7 @@ def _apart(objectives: Sequence[Objective], tasks: Sequence[Capability], seed: i
     return kept, tasks, notes
 
 
-def _alike(objectives: Sequence[Objective]) -> list[str]:
+def _alike(objectives: Sequence[Objective], *, mixed: bool) -> list[str]:
     """What people should know of objectives that have prompts, or not even the kind of their directions, in common."""
     notes = []
     for one, other in combinations(objectives, 2):
@@ -177,7 +188,7 @@ def _alike(objectives: Sequence[Objective]) -> list[str]:
             notes.append(
                 f"{names} have {items_text(across, 'prompt')} in common on opposite sides: directions to and from the same prompts pull apart by that alone"
             )
-    if len({one.is_preference for one in objectives}) > 1:
+    if mixed and len({one.is_preference for one in objectives}) > 1:
         notes.append(
             "of some objectives the direction is a difference of mean states (a vector), of others a mean gradient (a covector): a cosine between the two is still a "
             "number, but it depends on the units of the states more than one between directions of a kind"

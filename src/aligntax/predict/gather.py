@@ -148,10 +148,19 @@ def sides_of(objective: Objective, want: Settings, notes: list[str]) -> tuple[Si
 
 
 def kind_of(objective: Objective, want: Settings) -> Kind:
-    """What a safety direction is made of: gradients of wanted answers where they are known, unless states are asked for."""
+    """What a safety direction is made of: gradients of wanted answers where they are known, unless states are asked for.
+
+    Raises:
+        InputError: if wanted answers are asked for and nobody says them.
+    """
     if objective.is_preference:
         return "preferences"
-    return "answers" if want.direction == "auto" and taught(objective.unsafe, objective, want.answers) is not None else "states"
+    known = want.direction != "states" and taught(objective.unsafe, objective, want.answers) is not None
+    if want.direction == "answers" and not known:
+        raise InputError(
+            f"{printable(objective.name)}: nobody says what is wanted of unsafe prompts; say so in the column completion, or with --answer"
+        )
+    return "answers" if known else "states"
 
 
 def read_direction(

@@ -24,6 +24,7 @@ MAX_DIMENSION = 1024
 """Up to as many dimensions of a state other metrics are told without being asked for: a covariance has their square."""
 Kind = Literal["states", "answers", "preferences"]
 """What a safety direction is made of: mean states after unsafe prompts less those after safe ones; gradients of wanted answers; of chosen answers less rejected ones."""
+Wish = Literal["auto", "answers", "states"]
 ChosenBy = Literal["data", "you", "rule"]
 
 
@@ -42,7 +43,7 @@ class Settings:
         batch_tokens: of a batch.
         answers: what training would have the model say to unsafe prompts of which nothing else is known, in turn.
         step: whether a step of training is taken, and taken back.
-        direction: ``states`` whatever is known of answers; ``auto`` takes wanted answers where they are known.
+        direction: ``states`` whatever is known of answers; ``answers`` takes wanted answers and nothing else; ``auto`` where they are known.
         sweep: tasks, those that safety moves most, of which behaviour is measured too.
         metrics: whether the tax rate is told in other metrics; None where states have up to ``MAX_DIMENSION`` dimensions.
     """
@@ -59,7 +60,7 @@ class Settings:
     step: bool = True
     metrics: bool | None = None
     sweep: int = 0
-    direction: Literal["auto", "states"] = "auto"
+    direction: Wish = "auto"
 
 
 @dataclass(frozen=True)
