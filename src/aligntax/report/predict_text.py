@@ -36,7 +36,7 @@ def step_text(found: TaxPrediction) -> str:
         return "One step of training costs no task answers. "
     names = ", ".join(f"{name_text(t.task)} ({100 * t.lost.value:.0f} points)" for t in lost[:3])
     more = f" and {items_text(len(lost) - 3, 'further task')}" if len(lost) > 3 else ""
-    return f"One step of training costs answers of {names}{more}: watch these. "
+    return f"One step of training costs answers of {names}{more}. "
 
 
 MADE_OF = {
@@ -164,7 +164,7 @@ def metrics_grid(found: TaxPrediction) -> Grid | None:
         (("safety direction or metric", False), ("tax rate", True), (level_text(found.fit.level), False), ("not corrected", True), ("what it is", False)),
         tuple(rows),
         "Which shift counts as large, and what counts as the direction of safety, is a choice; a conclusion that hangs on it is none. On the embedded models what raises the wanted answers behaves as theory "
-        "says, and trained models move along it; the difference of mean states does neither.",
+        "says and is where trained models go; the difference of mean states is neither. No overlap of either has been shown to tell which tasks lose (docs/predict.md).",
     )  # fmt: skip
 
 
@@ -195,8 +195,8 @@ def step_grid(found: TaxPrediction) -> Grid | None:
         ),
         rows,
         f"Taken and taken back: the sign of the gradient on {step.batch_size} unsafe prompts with the wanted answer, {step.batches} times on others, each weight moved by {step.size:.4f}, at which the loss of "
-        f"{step.held} further ones is lowest ({step.loss:.2f} to {step.after:.2f} nats per token). Intervals are over the batches. On the embedded models the answers lost rank what training costs better than any "
-        "overlap does; what training is taught beside refusals is not in it: a task that it rehearses loses nothing.",
+        f"{step.held} further ones is lowest ({step.loss:.2f} to {step.after:.2f} nats per token). Intervals are over the batches. It is one step, on refusals alone: on the embedded models it ranks what training costs "
+        "somewhat (docs/predict.md), and a task that training rehearses beside refusals loses nothing. Hold it against a ledger (predict verify) before you rely on it.",
     )  # fmt: skip
 
 
