@@ -221,7 +221,7 @@ def _checked(found: Objective) -> Objective:
     for what, side in zip(named, sides, strict=False):
         if len(side) < MIN_PROMPTS:
             raise InputError(
-                f"{printable(found.name)} has {len(side)} different {what}; {MIN_PROMPTS} and more are needed, and some hundreds for a narrow interval"
+                f"{printable(found.name)} has {len(side)} different {what}{f', after {notes[0]}' if both else ''}; {MIN_PROMPTS} and more are needed, and some hundreds for a narrow interval"
             )
     return replace(found, unsafe=tuple(sides[0]), safe=tuple(sides[1]), notes=tuple(notes))
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from aligntax.core.ledger import Entry
 from aligntax.core.study import Arm
 from aligntax.core.words import cut, items_text, printable, safe_json
 from aligntax.flow.held_out import held_out
-from aligntax.predict.results import SCHEMA, ShiftPoint, plain
+from aligntax.predict.results import SCHEMA, Kind, ShiftPoint, plain
 from aligntax.stats.multiplicity import holm
 from aligntax.stats.predictors import MIN_TASKS, Difference, Holding, Together, compare_predictors, hold_predictors, hold_together
 from aligntax.store.jsonio import load_json, shown
@@ -142,13 +142,24 @@ def read_prediction(path: Path) -> dict[str, Any]:
     try:
         _foretold(found)
         _seen(found)
+        _made(found)
         str(found["template"]), dict(found["identity"])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration) as error:
         raise InputError(f"{shown(path)} is a broken prediction.json ({cut(printable(repr(error)), 80)}); make it again") from None
     return found
 
 
 # -- predictors ----------------------------------------------------------------------------------------------------------------------
+
+
+def _made(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a prediction was made from, and the tax rates that it gives."""
+    kept = {key: found[key] for key in ("model", "objective", "template", "layer", "unsafe", "safe", "made_of", "settings")}
+    if kept["made_of"] not in get_args(Kind):
+        raise ValueError(f"made_of is {kept['made_of']!r}")
+    rates = {"safety": next(one["fit"]["estimate"] for one in found["layers"] if one["layer"] == found["layer"])}
+    rates |= {str(one["name"]): one["fit"]["estimate"] for one in found["metrics"] if one["fit"] is not None}
+    return {**kept, "tax_rates": rates}
 
 
 def _foretold(found: Mapping[str, Any]) -> dict[Predictor, dict[str, float]]:
@@ -264,10 +275,7 @@ def verify(
             "measure more items, or predict from fewer (--items)"
         )
     common, together = _together(made, margin, draws, rng)
-    settings = {key: found[key] for key in ("model", "objective", "template", "layer", "unsafe", "safe", "made_of", "settings")}
-    settings["tax_rates"] = {"safety": next(one["fit"]["estimate"] for one in found["layers"] if one["layer"] == found["layer"])} | {
-        str(one["name"]): one["fit"]["estimate"] for one in found["metrics"] if one["fit"] is not None
-    }
+    settings = _made(found)
     return Verification(
         run.path.name, name, settings, tuple(foretold), tuple(made), together, common, margin, left_out, tuple(notes), tuple(points)
     )
