@@ -271,7 +271,6 @@ def test_tasks_left_out_say_why(run: StoredRun) -> None:
     assert told.arms[0].holding.tasks == 8
 
 
-@pytest.mark.xfail(reason="a task that one arm lacks items of is told as left out of all", raises=AssertionError, strict=True)
 def test_a_task_is_left_out_of_the_arms_that_lack_it(tmp_path: Path) -> None:
     few = [row for row in rows(LOST, True) if row["task"] != "t00" or int(row["item"][1:]) < SEEN + 5]
     tree = [
@@ -319,9 +318,6 @@ def test_nothing_was_lost(run: StoredRun, logs: StoredRun) -> None:
     assert [one.holding.reason for one in told.arms] == ["not identified: all tasks lost the same"] * 2
 
 
-@pytest.mark.xfail(
-    reason="predictors that are the same for all tasks are told as drops that are the same", raises=AssertionError, strict=True
-)
 def test_predictors_that_tell_nothing_are_not_drops_that_are_equal(run: StoredRun) -> None:
     found = prediction(step=None, metrics=())
     for risk in found["risks"]:
@@ -337,7 +333,6 @@ def test_every_item_was_seen(run: StoredRun) -> None:
         verify(run, found)
 
 
-@pytest.mark.xfail(reason="items that were all seen are an error of logs that share no item", raises=AssertionError, strict=True)
 def test_every_last_item_was_seen(run: StoredRun) -> None:
     found = prediction()
     found["used"] = {t: [{"item": f"i{n}", "content": ""} for n in range(ITEMS)] for t in TASKS}
@@ -345,7 +340,6 @@ def test_every_last_item_was_seen(run: StoredRun) -> None:
         verify(run, found)
 
 
-@pytest.mark.xfail(reason="a metric that no task has is told as items that were seen", raises=AssertionError, strict=True)
 def test_a_metric_that_no_task_has_is_named(run: StoredRun) -> None:
     with pytest.raises(InputError, match="nothing"):
         verify(run, prediction(), metric="nothing")
@@ -424,7 +418,6 @@ def test_arms_of_models(run: StoredRun, logs: StoredRun) -> None:
     assert stages_of(logs, prediction(), base="base") == {}
 
 
-@pytest.mark.xfail(reason="an arm that is named twice is held as two models", raises=AssertionError, strict=True)
 def test_an_arm_that_is_named_twice_is_one(run: StoredRun) -> None:
     told = verify(run, prediction(), arms=["sft", "sft"], draws=99)
     assert [one.arm for one in told.arms] == ["sft"]
@@ -536,11 +529,6 @@ def test_broken_predictions(tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", TOLD_LATE)
-@pytest.mark.xfail(
-    reason="read_prediction does not look at them, and verify trips",
-    raises=(OverflowError, RecursionError, ValueError),
-    strict=True,
-)
 def test_broken_predictions_that_are_told_late(run: StoredRun, tmp_path: Path, what: str) -> None:
     found = prediction()
     TOLD_LATE[what](found)

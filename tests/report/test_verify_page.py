@@ -261,7 +261,6 @@ def test_hostile_names_are_no_markup_on_a_terminal() -> None:
     assert "[link=x]y[/link]" in markup
 
 
-@pytest.mark.xfail(reason="the template of the prediction goes to the page as it stands", raises=AssertionError, strict=True)
 def test_a_hostile_template_does_nothing(undrawn: None) -> None:
     found = made()
     harmless(render(replace(found, prediction={**found.prediction, "template": HOSTILE, "layer": HOSTILE})))
@@ -278,7 +277,6 @@ def test_long_names_are_cut(undrawn: None) -> None:
         assert LONG not in "".join(cell) or "overlap" in "".join(cell)
 
 
-@pytest.mark.xfail(reason="a predictor's name, of which a metric's name is a part, is not cut", raises=AssertionError, strict=True)
 def test_long_names_of_metrics_are_cut(undrawn: None) -> None:
     page = render(hostile(LONG))
     cells = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page, flags=re.S)

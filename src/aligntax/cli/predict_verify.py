@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,7 +43,10 @@ def verify(
     answer: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="As for predict tax (repeat).")] = None,
     template: Annotated[str | None, typer.Option(metavar="raw|chat", help="How the model is asked [raw].", show_default=False)] = None,
     clusters: Annotated[bool, typer.Option("--clusters/--no-clusters", help="As for predict tax.")] = False,
-    items: Annotated[int, typer.Option(metavar="N", min=32, help="Most items of a task; half of them take no part in the drops.")] = 256,
+    items: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=32, help="Most items of a task [256]; half of them take no part in the drops.", show_default=False),
+    ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(metavar="ARM", help="The run's arm that is the base; default: the one with its weights.", show_default=False),
@@ -92,16 +96,19 @@ def verify(
 
     if (prediction is None) == (base is None) or (base is None) != (safety is None):
         raise InputError("say what to hold against the run: --base MODEL with --safety PROMPTS, or --prediction FILE")
-    if prediction is not None and (given := _given(capabilities, include, answer, template)):
-        raise InputError(f"--prediction was made with its own settings; {given} cannot be changed now")
+    if prediction is not None and (given := _given(capabilities, include, answer, template, clusters, items, stage)):
+        raise InputError(f"--prediction was made with its own settings; {given} cannot be changed or used now")
+    if not isfinite(margin):
+        raise InputError(f"--margin is a finite number, such as .03 for three points; got {margin}")
     stored = load_run(run)
+    places = _places(stage or (), {one.name for one in stored.study.arms})
     points: list[ShiftPoint] = []
     if prediction is not None:
         found = read_prediction(prediction)
     else:
         found, points = _predicted(
-            stored, str(base), str(safety), _names(stored, capabilities), tuple(include or ()), tuple(answer or ()), template or "raw", clusters, items, seed,
-            device, baseline, arm or [], _places(stage or ()) if shifts else None,
+            stored, str(base), str(safety), _names(stored, capabilities), tuple(include or ()), tuple(answer or ()), template or "raw", clusters, items or 256, seed,
+            device, baseline, arm or [], places if shifts else None,
         )  # fmt: skip
     result = held(stored, found, base=baseline, arms=arm or (), metric=metric, margin=margin, seed=seed, points=points)
     from aligntax.report.verify_page import render
@@ -111,7 +118,7 @@ def verify(
 
 
 def _given(*options: object) -> str:
-    names = ("--capabilities", "--include", "--answer", "--template")
+    names = ("--capabilities", "--include", "--answer", "--template", "--clusters", "--items", "--stage")
     return ", ".join(name for name, value in zip(names, options, strict=True) if value)
 
 
@@ -167,13 +174,19 @@ def _predicted(
     return found, points
 
 
-def _places(given: Sequence[str]) -> dict[str, str]:
-    """Models by arm."""
+def _places(given: Sequence[str], arms: set[str]) -> dict[str, str]:
+    """Models by arm.
+
+    Raises:
+        InputError: if one is none, or of no arm of the run.
+    """
     found = {}
     for one in given:
         name, equals, place = one.partition("=")
         if not (name and equals and place):
             raise InputError(f"--stage takes ARM=MODEL; got {printable(repr(one))}")
+        if name not in arms:
+            raise InputError(f"--stage {printable(repr(name))} is no arm of the run; these are {printable(', '.join(sorted(arms)))}")
         found[name] = place
     return found
 

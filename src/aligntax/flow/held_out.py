@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from aligntax.core.errors import InputError
 from aligntax.core.kinds import BESIDE
 from aligntax.core.ledger import Entry, Ledger
 from aligntax.core.study import Study
+from aligntax.core.words import items_text, printable
 from aligntax.flow.compare import MetricTable, StudyNotes, compare
 from aligntax.flow.diff import metric_tables
 from aligntax.flow.scores import BoolArray, FloatArray, ItemScores
@@ -41,12 +43,21 @@ def held_out(run: StoredRun, base: str, arms: Sequence[str], seen: Collection[tu
         metric: of all tasks; None for each task's own score, the first of several by name.
 
     Raises:
+        InputError: if there are no samples, or all items were seen.
         LogError, PairingError: if the run's rows cannot be read, or nothing is left to compare.
     """
     study = run.study.model_copy(update={"baseline": base, "arms": _alone(run.study, base, arms), "contrasts": ()})
     with load_rows(run) as rows:
         items = rows.items()
+        if not len(items.task):
+            raise InputError(
+                f"{printable(run.path.name)} has summaries and no samples: nobody knows which of its items the prediction has seen"
+            )
         marked = rows.marked(seen, len(items.task))
+        if marked.all():
+            raise InputError(
+                f"the prediction has seen all {items_text(len(marked))} of {printable(run.path.name)}; measure more items, or predict from fewer (--items)"
+            )
         facts = LogFacts(higher_is_better={(e.task, e.metric): e.higher_is_better for e in run.ledger if e.higher_is_better is not None})
         tables = [_without(table, marked) for table in metric_tables(run.study, items, rows, [facts])]
         cluster = run.study.analysis.cluster or next((arm.facts.auto_cluster for arm in rows.arms if arm.facts.auto_cluster), None)

@@ -46,6 +46,7 @@ class Moments:
         self.pilot: FloatArray | None = None
         self.total = np.zeros(0)
         self.products = np.zeros((0, 0))
+        self.cubes = np.zeros(0)
         self.fourth = 0.0
 
     def add(self, rows: npt.NDArray[np.float32]) -> None:
@@ -53,22 +54,28 @@ class Moments:
         x = rows.astype(np.float64)
         if self.pilot is None:
             self.pilot = x.mean(axis=0) if self.centred else np.zeros(x.shape[1])  # near the mean, so that squares keep their digits
-            self.total, self.products = np.zeros(x.shape[1]), np.zeros((x.shape[1], x.shape[1]))
+            self.total, self.cubes, self.products = np.zeros(x.shape[1]), np.zeros(x.shape[1]), np.zeros((x.shape[1], x.shape[1]))
         x = x - self.pilot
+        squares = np.einsum("nd,nd->n", x, x)
         self.count += len(x)
         self.total += x.sum(axis=0)
         self.products += x.T @ x
-        self.fourth += float(np.sum(np.einsum("nd,nd->n", x, x) ** 2))
+        self.cubes += squares @ x
+        self.fourth += float(np.sum(squares**2))
 
     def covariance(self) -> tuple[FloatArray, float]:
         """(D, D) shrunk, and by which share; about zero where not centred."""
         mean = self.total / self.count if self.centred else np.zeros_like(self.total)
         plain = self.products / self.count - np.outer(mean, mean)
+        # Sums of |x - mean|^4 from sums about the pilot, so that nothing hangs on what came first.
+        length = float(mean @ mean)
+        fourth = self.fourth + 4 * float(mean @ self.products @ mean) - 3 * self.count * length**2
+        fourth += 2 * length * float(np.trace(self.products)) - 4 * float(mean @ self.cubes)
         size = len(plain)
         middle = float(np.trace(plain)) / size
         spread = float(np.sum(plain**2)) - size * middle**2
         # Ledoit and Wolf's b^2: the mean squared distance of one row's product from the covariance, by how many rows there are.
-        noise = max(self.fourth / self.count - float(np.sum(plain**2)), 0.0) / self.count
+        noise = max(fourth / self.count - float(np.sum(plain**2)), 0.0) / self.count
         share = min(1.0, noise / spread) if spread > 0 else 1.0
         return (1 - share) * plain + share * middle * np.eye(size), share
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from aligntax.core.errors import InputError
 from aligntax.core.words import printable
-from aligntax.predict.gather import Sums, Tell, blocks_of, read_direction, read_gradients, read_states, sides_of, task_parts
+from aligntax.predict.gather import Sums, Tell, blocks_of, prompt_tokens, read_direction, read_gradients, read_states, sides_of, task_parts
 from aligntax.predict.inputs import Capability, Objective, Request, divided
 from aligntax.predict.metrics import MEAN_STATES
 from aligntax.predict.results import ShiftPoint, TaxPrediction
@@ -67,7 +67,7 @@ def shift_points(
         before = Sums(blocks[where], count)
         read_states(base, rows, [before], layer, want, partial(tell, f"base: {where}"))
         for name, stage in stages:
-            _check_alike(base, stage, name)
+            _check_alike(base, stage, name, rows)
             after = Sums(blocks[where], count)
             read_states(stage, rows, [after], layer, want, partial(tell, f"{name}: {where}"))
             size = float(np.linalg.norm(after.mean(0) - before.mean(0)) / np.linalg.norm(before.mean(0)))
@@ -98,7 +98,11 @@ def _point(
     return ShiftPoint(stage, where, what, prompts, size, along.estimate, along.low, along.high, rho.estimate, rho.low, rho.high, None)
 
 
-def _check_alike(base: HFModel, stage: HFModel, name: str) -> None:
+def _check_alike(base: HFModel, stage: HFModel, name: str, rows: Sequence[Request]) -> None:
+    if any(prompt_tokens(base, one) != prompt_tokens(stage, one) for one in rows[:8]):
+        raise InputError(
+            f"{printable(name)} reads the prompts as other tokens than {printable(base.name)} (another tokenizer, or another chat template): states of both cannot be compared"
+        )
     one, two = (model.local.model.config.get_text_config() for model in (base, stage))
     for key in ("hidden_size", "num_hidden_layers"):
         if getattr(one, key) != getattr(two, key):

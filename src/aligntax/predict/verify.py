@@ -143,8 +143,8 @@ def read_prediction(path: Path) -> dict[str, Any]:
         _foretold(found)
         _seen(found)
         _made(found)
-        str(found["template"]), dict(found["identity"])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration) as error:
+        digest(dict(found["identity"]))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration, OverflowError) as error:
         raise InputError(f"{shown(path)} is a broken prediction.json ({cut(printable(repr(error)), 80)}); make it again") from None
     return found
 
@@ -157,9 +157,13 @@ def _made(found: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: found[key] for key in ("model", "objective", "template", "layer", "unsafe", "safe", "made_of", "settings")}
     if kept["made_of"] not in get_args(Kind):
         raise ValueError(f"made_of is {kept['made_of']!r}")
-    rates = {"safety": next(one["fit"]["estimate"] for one in found["layers"] if one["layer"] == found["layer"])}
-    rates |= {str(one["name"]): one["fit"]["estimate"] for one in found["metrics"] if one["fit"] is not None}
-    return {**kept, "tax_rates": rates}
+    if not isinstance(kept["settings"], dict) or any(
+        isinstance(x, dict) or (isinstance(x, list) and not all(isinstance(t, str) for t in x)) for x in kept["settings"].values()
+    ):
+        raise ValueError("settings hold more than plain values")
+    rates = {str(one["name"]): one["fit"]["estimate"] for one in found["metrics"] if one["fit"] is not None}
+    rates["safety"] = next(one["fit"]["estimate"] for one in found["layers"] if one["layer"] == found["layer"])
+    return {**kept, "tax_rates": {name: None if rate is None else float(rate) for name, rate in rates.items()}}
 
 
 def _foretold(found: Mapping[str, Any]) -> dict[Predictor, dict[str, float]]:
@@ -186,7 +190,7 @@ def _foretold(found: Mapping[str, Any]) -> dict[Predictor, dict[str, float]]:
     for metric in found["metrics"]:
         if metric["fit"] is not None and metric["fit"]["overlaps"]:
             own = {str(t): o["cosine"] for t, o in zip(found["tasks"], metric["fit"]["overlaps"], strict=True)}
-            name = printable(str(metric["name"]))
+            name = cut(printable(str(metric["name"])), 60)
             add(f"overlap, opposed: {name}", "geometry", "opposed, in another metric", {t: -c for t, c in own.items()})
             add(f"overlap, absolute: {name}", "geometry", "absolute, in another metric", {t: abs(c) for t, c in own.items()})
     add("gradient of states", "geometry", "tasks with a long gradient lose", {t: r["gradient"] for t, r in risks.items()})
@@ -262,11 +266,13 @@ def verify(
     name = _base_of(run, found, base, notes)
     others = _arms_of(run, name, arms)
     foretold = _foretold(found)
+    if metric is not None and metric not in (there := sorted({e.metric for e in run.ledger})):
+        raise InputError(f"{printable(run.path.name)} has no metric {printable(repr(metric))}; it has {_few(there)}")
     held = held_out(run, name, others, _seen(found), metric)
     if held.left_out:
         notes.append(f"{items_text(sum(held.left_out.values()))} of the run were seen by the prediction and take no part in the drops")
     known = {task for values in foretold.values() for task in values}
-    left_out: dict[str, str] = {}
+    left_out: dict[str, dict[str, list[str]]] = {}
     rng = np.random.default_rng(seed)
     made = [_arm(other, held.changes[other], foretold, known, margin, draws, rng, left_out) for other in others]
     if not any(one.drops for one in made):
@@ -275,9 +281,12 @@ def verify(
             "measure more items, or predict from fewer (--items)"
         )
     common, together = _together(made, margin, draws, rng)
-    settings = _made(found)
+    reasons = {
+        task: "; ".join(why if len(of) == len(others) else f"{why} (in {', '.join(map(printable, of))})" for why, of in by.items())
+        for task, by in left_out.items()
+    }
     return Verification(
-        run.path.name, name, settings, tuple(foretold), tuple(made), together, common, margin, left_out, tuple(notes), tuple(points)
+        run.path.name, name, _made(found), tuple(foretold), tuple(made), together, common, margin, reasons, tuple(notes), tuple(points)
     )
 
 
@@ -340,7 +349,7 @@ def _arms_of(run: StoredRun, base: str, wanted: Sequence[str]) -> list[str]:
             f"{printable(run.path.name)} has no arm {printable(repr(unknown[0]))} beside the base; it has {_few([n for n in by_name if n != base])}"
         )
     own = by_name[base]
-    found = list(wanted) or [
+    found = list(dict.fromkeys(wanted)) or [
         arm.name
         for arm in run.study.arms
         if arm.name != base and arm.elicitation == own.elicitation and (arm.model is None or arm.model != own.model)
@@ -358,29 +367,31 @@ def _arm(
     margin: float,
     draws: int,
     rng: np.random.Generator,
-    left_out: dict[str, str],
+    left_out: dict[str, dict[str, list[str]]],
 ) -> ArmHeld:
     drops = []
     for task, entry in changes.items():
         values = {p.name: of[task] for p, of in foretold.items() if task in of}
+        why = None
         if task not in known:
-            left_out[task] = "the prediction does not have it"
+            why = "the prediction does not have it"
         elif entry.n < MIN_ITEMS:
-            left_out[task] = f"{items_text(entry.n)} that the prediction has not seen; {MIN_ITEMS} are needed"
+            why = f"{items_text(entry.n)} that the prediction has not seen; {MIN_ITEMS} are needed"
         elif len(values) < len(foretold):
-            left_out[task] = "not all predictors have it: its direction could not be told from noise"
-        else:
+            why = "not all predictors have it: its direction could not be told from noise"
+        if why is None:
             drops.append(_drop(entry, values))
+        else:
+            left_out.setdefault(task, {}).setdefault(why, []).append(arm)
     drops.sort(key=lambda d: (-d.drop, d.task))
     y = [d.drop for d in drops]
     table = {p.name: [d.foretold[p.name] for d in drops] for p in foretold}
     table = {name: values for name, values in table.items() if values and np.ptp(values) > 0}
     if len(drops) < MIN_TASKS or not np.ptp(y) or not table:
-        reason = (
-            f"not identified: {items_text(len(drops), 'task')}, and it takes at least {MIN_TASKS}"
-            if len(drops) < MIN_TASKS
-            else "not identified: all tasks lost the same"
-        )
+        if len(drops) < MIN_TASKS:
+            reason = f"not identified: {items_text(len(drops), 'task')}, and it takes at least {MIN_TASKS}"
+        else:
+            reason = f"not identified: {'every predictor says the same of all tasks' if np.ptp(y) else 'all tasks lost the same'}"
         return ArmHeld(arm, tuple(drops), Holding({}, len(drops), False, 0, None, None, None, reason, 0.95), None, {}, {})
     errors = [d.se for d in drops]
     holding = hold_predictors(

@@ -62,7 +62,7 @@ def drops(one: ArmHeld, name: str, *, narrow: bool) -> str | None:
     if len(rows) < 3:
         return None
     most = sorted(rows, key=lambda r: -abs(float(str(r["lost"]))))[:4]
-    x = alt.X("foretold:Q", title=name, axis=alt.Axis(tickCount=4 if narrow else 6), scale=alt.Scale(padding=30, zero=False))
+    x = alt.X("foretold:Q", title=short(name, 80), axis=alt.Axis(tickCount=4 if narrow else 6), scale=alt.Scale(padding=30, zero=False))
     lost = f"lost by {short(one.arm, 24)}"
     y = alt.Y("lost:Q", title=lost, axis=alt.Axis(format="%"))
     chart = alt.Chart(inline(rows))

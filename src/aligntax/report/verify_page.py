@@ -53,7 +53,7 @@ def render(found: Verification) -> str:
         ],
         points=points_grid(found.points),
         arms=arms,
-        says=[(p.name, p.family, p.says) for p in found.predictors],
+        says=[(cut(printable(p.name), 80), p.family, p.says) for p in found.predictors],
         notes=[printable(note) for note in (*found.notes, *left_out_notes(found))],
     )
 

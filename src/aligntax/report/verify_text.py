@@ -54,6 +54,11 @@ def theory(found: Verification) -> str:
     return "No overlap of the theory is shown to tell which tasks lose."
 
 
+def _called(name: str) -> str:
+    """A predictor's name, part of which may be somebody's."""
+    return cut(printable(name), 80)
+
+
 def together_grid(found: Verification) -> Grid | None:
     """Every predictor over all arms."""
     if not found.together:
@@ -61,7 +66,7 @@ def together_grid(found: Verification) -> Grid | None:
     arms = [one for one in found.arms if one.holding.held]
     family = {p.name: p.family for p in found.predictors}
     rows = [
-        (name, family[name], f"{of.spearman:+.2f}", p_text(of.p), p_text(of.adjusted_p), decimals(of.auc, 2),
+        (_called(name), family[name], f"{of.spearman:+.2f}", p_text(of.p), p_text(of.adjusted_p), decimals(of.auc, 2),
          *(f"{one.holding.held[name].spearman:+.2f}" if name in one.holding.held else NOTHING for one in arms))
         for name, of in sorted(found.together.items(), key=lambda pair: -pair[1].spearman)
     ]  # fmt: skip
@@ -81,7 +86,7 @@ def arm_grid(found: Verification, one: ArmHeld) -> Grid:
     for name, held in sorted(one.holding.held.items(), key=lambda pair: -pair[1].spearman):
         rows.append(
             (
-                name, family[name], f"{held.spearman:+.2f}", f"{held.low:+.2f} to {held.high:+.2f}", p_text(held.spearman_p), p_text(held.adjusted_p), f"{held.kendall:+.2f}",
+                _called(name), family[name], f"{held.spearman:+.2f}", f"{held.low:+.2f} to {held.high:+.2f}", p_text(held.spearman_p), p_text(held.adjusted_p), f"{held.kendall:+.2f}",
                 decimals(held.auc, 2), f"{held.calibration.q2:.2f}", NOTHING if name == one.leader else p_text(one.adjusted[name]),
             )
         )  # fmt: skip
@@ -107,7 +112,7 @@ def drops_grid(one: ArmHeld, names: tuple[str, ...]) -> Grid:
     )  # fmt: skip
     return Grid(
         f"Tasks of {name_text(one.arm)}",
-        (("task", False), ("lost, points", True), ("interval", False), ("items", True), *((name, True) for name in names)),
+        (("task", False), ("lost, points", True), ("interval", False), ("items", True), *((_called(name), True) for name in names)),
         rows,
         "Of items that the prediction has not seen; above 0 it got worse.",
     )

@@ -228,10 +228,7 @@ def hold_together(
         raise ValueError(f"drops by outcome and task, a predictor and a draw are needed; found the shape {y.shape} and {len(predictors)}")
     for row in y:
         _values(row, "drops", None)
-    table = {
-        name: np.stack([_values(row, f"the predictor {name!r}", y.shape[1]) for row in np.broadcast_to(np.asarray(x, np.float64), y.shape)])
-        for name, x in predictors.items()
-    }
+    table = {name: _by_outcome(x, name, y.shape) for name, x in predictors.items()}
     if y.shape[1] < MIN_TASKS:
         return {}
     orders = _orders(y.shape[1], draws, rng)
@@ -249,6 +246,16 @@ def hold_together(
         found[name] = value, beyond / len(orders) if exact else (1 + beyond) / (1 + len(orders)), float(np.mean(areas)) if areas else None
     adjusted = holm([p for _, p, _ in found.values()])
     return {name: Together(rho, p, by, area) for (name, (rho, p, area)), by in zip(found.items(), adjusted, strict=True)}
+
+
+def _by_outcome(x: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> FloatArray:
+    """(a, n) from one row for all outcomes, or a row for each."""
+    values = np.asarray(x, dtype=np.float64)
+    if values.shape not in (shape, shape[1:]):
+        raise ValueError(
+            f"the predictor {name!r}: one number per task is needed, or one per outcome and task; found the shape {values.shape} for {shape}"
+        )
+    return np.stack([_values(row, f"the predictor {name!r}", shape[1]) for row in np.broadcast_to(values, shape)])
 
 
 def compare_predictors(
