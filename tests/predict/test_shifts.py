@@ -30,7 +30,7 @@ from aligntax.predict.shifts import shift_points  # noqa: E402
 from aligntax.predict.tax import predict_tax  # noqa: E402
 
 FloatArray = npt.NDArray[np.float64]
-QUICK = Settings(items=96, prompts=128, concepts=0, metrics=False, step=False, direction="states")
+QUICK = Settings(items=96, prompts=128, concepts=0, metrics=False, step=False, direction="states", place=-1)
 TASKS = ["lab/addition", "lab/stories", "lab/honesty"]
 WHERE = ("unsafe prompts", "prompts of tasks")
 

@@ -27,7 +27,7 @@ from aligntax.report.predict_text import lead, risks_grid, view  # noqa: E402
 from aligntax.report.terminal import console  # noqa: E402
 
 QUICK = Settings(items=96, prompts=96, concepts=60)
-PLANTED = Settings(items=96, prompts=96, concepts=60, metrics=False, step=False)
+PLANTED = Settings(items=96, prompts=96, concepts=60, metrics=False, step=False, place=-1)
 TASKS = ["lab/addition", "lab/procedures", "lab/stories", "lab/honesty", "lab/brackets", "lab/harmful_procedures"]
 D, LAYERS = 24, 3
 
@@ -115,6 +115,29 @@ def test_every_prompt_has_one_role_where_answers_are_wanted(base: HFModel, objec
             assert not one & other
     for one in others:
         assert not one & set().union(behind, safe, *tasks)
+
+
+def test_the_token_is_chosen_where_classes_stand_apart(base: HFModel, objective: Objective, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of prompts that end alike the last tokens may tell little; here only the third from the end is moved."""
+
+    def states(model: Any, prompts: Sequence[Any], places: Sequence[int] = (-1,), **more: Any) -> Iterator[States]:
+        for batch in hidden(model, prompts, places=places, **more):
+            told = np.array([tuple(prompts[n]) in unsafe for n in batch.numbers], dtype=np.float32)
+            yield States(batch.numbers, batch.states + (40.0 * told[:, None, None, None] if places[0] == -3 else 0.0))
+
+    hidden = module.hidden_states
+    unsafe = {module.prompt_tokens(base, one) for one in objective.unsafe}
+    monkeypatch.setattr(module, "hidden_states", states)
+    found = predict_tax(base, objective, capabilities(TASKS, "raw"), replace(PLANTED, direction="states", place=None))
+    assert found.settings.place == -3
+    assert "states at the token 3 from a prompt's end" in " ".join(shown(found).split())
+
+
+def shown(found: TaxPrediction) -> str:
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(view(found))
+    return captured.get()
 
 
 def test_too_few_to_choose_a_layer_by(base: HFModel) -> None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 MAX_LAYERS = 12
 """Layers that are looked at; of a deeper model so many, evenly spread."""
+PLACES = (-1, -2, -3, -4)
+"""Tokens from a prompt's end whose states are looked at for a difference of means: where a template ends, the last is not always the one that tells most."""
 MIN_ITEMS = 16
 """Items of a task, for its gradient; with fewer it is left out."""
 
@@ -223,6 +226,44 @@ def choices(
     return [block_reliability(found.at(at)) for at in range(len(layers))]
 
 
+def place_of(
+    model: HFModel,
+    objective: Objective,
+    sides: Sides | None,
+    others: Iterable[Request],
+    layers: Sequence[int],
+    want: Settings,
+    tell: Tell,
+    kind: Kind,
+) -> int:
+    """The token, counted from a prompt's end, at which a difference of mean states stands out best, on prompts that do nothing but choose; the last where nothing chooses.
+
+    Args:
+        model: local.
+        objective: what safety training would teach.
+        sides: prompts that choose; None for none.
+        others: all further prompts that are read there: none may be shorter.
+        layers: to look at.
+        want: settings.
+        tell: progress.
+        kind: what the direction is made of.
+    """
+    if want.place is not None or kind != "states" or sides is None:
+        return want.place or -1
+    shortest = min(len(prompt_tokens(model, one)) for one in chain(*sides.values(), others))
+    inner = layers[1:-1] or layers
+    best = {
+        place: max(
+            z
+            for layer, (_, z) in zip(layers, choices(model, objective, sides, layers, replace(want, place=place), tell, kind), strict=True)
+            if layer in inner
+        )
+        for place in PLACES
+        if -place <= shortest
+    }
+    return max(best, key=lambda place: best[place]) if best else -1
+
+
 # -- blocks --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -272,9 +313,10 @@ def example(model: HFModel, one: Request, answer: str) -> tuple[Tokens, Tokens]:
 def read_states(
     model: HFModel, rows: Sequence[Request], into: Sequence[Sums], layers: Sequence[int], want: Settings, tell: Some
 ) -> Sequence[Sums]:
-    """The last token's states of every prompt, into one set of sums or several."""
+    """The states of every prompt at one place, the last token's unless settings say another, into one set of sums or several."""
     done = 0
-    for batch in hidden_states(model.local.model, [prompt_tokens(model, one) for one in rows], batch_tokens=want.batch_tokens):
+    prompts = [prompt_tokens(model, one) for one in rows]
+    for batch in hidden_states(model.local.model, prompts, places=(want.place or -1,), batch_tokens=want.batch_tokens):
         some = batch.states[:, list(layers), 0]
         for sums in into:
             sums.add(batch.numbers, some)

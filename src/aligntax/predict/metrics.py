@@ -165,7 +165,7 @@ def _fit(name: str, sides: Sides | None, told: str, safety: BlockSample, capabil
 
 def _states(model: HFModel, prompts: Sequence[tuple[int, ...]], layer: int, want: Settings, tell: Callable[[int, int], None]) -> Moments:
     found = Moments(centred=True)
-    for batch in hidden_states(model.local.model, prompts, batch_tokens=want.batch_tokens):
+    for batch in hidden_states(model.local.model, prompts, places=(want.place or -1,), batch_tokens=want.batch_tokens):
         found.add(batch.states[:, layer, 0])
         tell(found.count, len(prompts))
     return found

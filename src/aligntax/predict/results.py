@@ -38,6 +38,7 @@ class Settings:
         items: most items of a task, both halves together.
         layer: to be read; None chooses one.
         concepts: random concepts for the null.
+        place: of the token after which states are read, counted from a prompt's end, -1 and below; None chooses one where the direction is of states, and is -1 elsewhere.
         level: confidence.
         seed: of what is drawn.
         batch_tokens: of a batch.
@@ -61,6 +62,7 @@ class Settings:
     metrics: bool | None = None
     sweep: int = 0
     direction: Wish = "auto"
+    place: int | None = None
 
 
 @dataclass(frozen=True)

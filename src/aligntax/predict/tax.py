@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ from aligntax.predict.gather import (
     keep_reliable,
     kind_of,
     layers_of,
+    place_of,
     read_direction,
     read_gradients,
     sides_of,
@@ -75,6 +76,7 @@ class _Readings:
     Attributes:
         kind: what the safety direction is made of.
         layers: looked at. chosen: the one that is read. at: its place among them. chosen_by: how.
+        place: token that states are read at, counted from a prompt's end.
         seen: (reliability, z) by layer on the half that chooses; empty where none did.
         choosing, sides: prompts by class of either half.
         blocks, count: of all that is behind directions.
@@ -86,6 +88,7 @@ class _Readings:
     chosen: int
     at: int
     chosen_by: ChosenBy
+    place: int
     seen: Sequence[tuple[float, float]]
     choosing: Sides | None
     sides: Sides
@@ -119,6 +122,7 @@ def predict_tax(
     notes = [*objective.notes, *shared]
     parts = task_parts(tasks, want, notes)
     read = _read(model, objective, parts, want, tell, notes)
+    want = replace(want, place=read.place)
     fits = _fits(model, read, want, notes)
     fit = next(one.fit for one in fits if one.layer == read.chosen)
     others = unused(objective, read.choosing, want)
@@ -163,6 +167,9 @@ def _read(
     count, blocks = blocks_of(
         {what: (rows, "safety") for what, rows in sides.items()} | {f"task {name}": (rows, "task") for name, (rows, _) in parts.items()}
     )
+    others = [one for rows in (*sides.values(), *(part for both in parts.values() for part in both)) for one in rows]
+    place = place_of(model, objective, choosing, others, layers, want, tell, kind)
+    want = replace(want, place=place)
     seen = choices(model, objective, choosing, layers, want, tell, kind)
     chosen, chosen_by = choose(layers, seen, deep, want.layer)
     at = layers.index(chosen)
@@ -172,7 +179,7 @@ def _read(
         for name, (rows, _) in parts.items()
     }
     keep_reliable(found, safety.at(at), at, want, notes)
-    return _Readings(kind, layers, chosen, at, chosen_by, seen, choosing, sides, blocks, count, safety, found)
+    return _Readings(kind, layers, chosen, at, chosen_by, place, seen, choosing, sides, blocks, count, safety, found)
 
 
 def _fits(model: HFModel, read: _Readings, want: Settings, notes: list[str]) -> list[AtLayer]:

@@ -19,6 +19,7 @@ from aligntax.report.predict_text import (
     lead,
     metrics_grid,
     others_text,
+    place_text,
     risks_grid,
     step_grid,
 )
@@ -49,6 +50,7 @@ def render(found: TaxPrediction) -> str:
         model=printable(found.model),
         made_of=MADE_OF[found.made_of],
         others=others_text(found),
+        place=place_text(found),
         figures=drawings,
         grids={name: grid for name, grid in grids.items() if grid is not None},
         notes=[printable(note) for note in found.notes],

@@ -47,6 +47,14 @@ MADE_OF = {
 """What a safety direction is."""
 
 
+def place_text(found: TaxPrediction) -> str:
+    """Where states were read; nothing of gradients, which are of all places."""
+    place = found.settings.place or -1
+    if found.made_of != "states":
+        return ""
+    return ", states at a prompt's last token" if place == -1 else f", states at the token {-place} from a prompt's end"
+
+
 def others_text(found: TaxPrediction) -> str:
     """What safety is held against."""
     return "random concepts" if found.made_of == "states" else "other answers that could be taught"
@@ -240,7 +248,8 @@ def view(found: TaxPrediction) -> Group:
     )
     parts.append(
         Text(
-            f"{sides} behind the direction ({MADE_OF[found.made_of]}), template {found.template}, layer {found.layer}{chance}", style="dim"
+            f"{sides} behind the direction ({MADE_OF[found.made_of]}), template {found.template}, layer {found.layer}{place_text(found)}{chance}",
+            style="dim",
         )
     )
     parts += [Text(f"! {cut(text, 400)}", style="yellow") for text in found.notes]
