@@ -222,7 +222,7 @@ def test_preferences_and_classes_together(monkeypatch: pytest.MonkeyPatch, base:
     (pair,) = found.pairs
     assert pair.rho is not None
     assert pair.rho.low < -0.5 < pair.rho.high
-    assert [one.preference for one in found.objectives] == [False, True]
+    assert [one.made_of for one in found.objectives] == ["states", "preferences"]
     assert any("a vector" in note and "a covector" in note for note in found.notes)
 
 
@@ -307,3 +307,21 @@ def test_files_of_one_name_are_told_apart(monkeypatch: pytest.MonkeyPatch, base:
     given = [replace(objective(name), name="prompts.csv") for name in vectors]
     found = planted(monkeypatch, base, vectors, tasks, objectives=given)
     assert [one.name for one in found.objectives] == ["prompts.csv", "prompts.csv (2)"]
+
+
+def test_wanted_answers_are_directions_as_well(base: HFModel) -> None:
+    one, two = (read_objective(f"lab/{name}:lab/procedures", "raw") for name in ("harmful_procedures", "manipulation"))
+    want = Settings(items=48, prompts=64, direction="answers", answers=("i cannot help with that.",))
+    found = predict_conflicts(base, [one, two], capabilities(["lab/addition", "lab/stories"], "raw"), want)
+    assert [(o.made_of, o.safe) for o in found.objectives] == [("answers", 0)] * 2
+    assert found.pairs[0].rho is not None
+    assert found.pairs[0].rho.low > 0  # the same is to be said, to requests of one form
+    told = json.loads(as_json(found))["settings"]
+    assert (told["direction"], told["answers"]) == ("answers", ["i cannot help with that."])
+    with pytest.raises(InputError, match="nobody says what is wanted of unsafe prompts"):
+        predict_conflicts(
+            base,
+            [replace(one, unsafe_tasks=(), unsafe=tuple(replace(r, wanted=None) for r in one.unsafe)), two],
+            capabilities(["lab/addition"], "raw"),
+            replace(want, answers=()),
+        )

@@ -39,7 +39,7 @@ def pair(first: str, second: str, rho: float, changes: Mapping[str, float]) -> P
 def made(**more: Any) -> Conflicts:
     names = ("harmless", "honest", "secret")
     found = Conflicts(
-        "base", {}, "raw", tuple(ReadObjective(name, False, 100, 90, 0.9, 8.0) for name in names), (ReadTask("reading", 64, 0.9), ReadTask("sums", 64, 0.8)), 2, "data", 64,
+        "base", {}, "raw", tuple(ReadObjective(name, "states", 100, 90, 0.9, 8.0) for name in names), (ReadTask("reading", 64, 0.9), ReadTask("sums", 64, 0.8)), 2, "data", 64,
         (
             pair("harmless", "honest", -0.3, {"reading": 0.2, "sums": -0.01}),
             pair("harmless", "secret", 0.4, {"reading": 0.0, "sums": 0.01}),
@@ -121,7 +121,7 @@ def test_hostile_names_do_nothing() -> None:
 
 def test_many_objectives_have_tables_and_no_map(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(charts, "shifts", lambda *_, **__: "<svg></svg>")  # twelve drawings take their time
-    objectives = tuple(ReadObjective(f"o{n}", False, 100, 90, 0.9, 8.0) for n in range(13))
+    objectives = tuple(ReadObjective(f"o{n}", "states", 100, 90, 0.9, 8.0) for n in range(13))
     pairs = tuple(pair("o0", f"o{n}", -0.3, {"sums": 0.1}) for n in range(1, 13))
     page = render(made(objectives=objectives, pairs=pairs))
     assert page.count("<svg") == 12  # six pairs, twice

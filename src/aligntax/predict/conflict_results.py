@@ -13,14 +13,14 @@ from math import sqrt
 from typing import Any, Literal
 
 from aligntax.core.words import safe_json
-from aligntax.predict.results import ChosenBy, Settings, plain
+from aligntax.predict.results import ChosenBy, Kind, Settings, plain
 from aligntax.stats.directions import CorrectedCosine, Jackknifed
 
 SCHEMA = 1
 NEGLIGIBLE = 0.1
 """Cosines and changes of cosines that are no larger count as none, where their whole interval lies within."""
 Outcome = Literal["resolved", "mediated", "attenuated", "unchanged", "worsened", "induced", "none", "not shown", "not identified"]
-_SETTINGS = ("template", "prompts", "items", "layer", "level", "seed", "batch_tokens")
+_SETTINGS = ("template", "prompts", "items", "layer", "level", "seed", "batch_tokens", "answers", "direction")
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class ReadObjective:
 
     Attributes:
         name: for people.
-        preference: whether its direction is a mean of gradients rather than a difference of mean states.
-        unsafe, safe: prompts behind the direction; of preferences ``safe`` is 0.
+        made_of: what its direction is made of.
+        unsafe, safe: prompts behind the direction; ``safe`` is 0 where it is made of answers.
         reliability, z: of the direction.
     """
 
     name: str
-    preference: bool
+    made_of: Kind
     unsafe: int
     safe: int
     reliability: float

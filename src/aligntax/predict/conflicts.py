@@ -114,7 +114,7 @@ def predict_conflicts(
         _pair((objectives[i], objectives[j]), (directions[i], directions[j]), capabilities, want)
         for i, j in combinations(range(len(objectives)), 2)
     ]
-    told = [_told(*one) for one in zip(objectives, sides, directions, strict=True)]
+    told = [_told(*one) for one in zip(objectives, sides, directions, kinds, strict=True)]
     return Conflicts(
         model.name, dict(model.identity), want.template, tuple(told), tuple(ReadTask(name, len(sums), block_reliability(sums.sample(0))[0]) for name, sums in found.items()),
         chosen, chosen_by, directions[0].means.shape[1], tuple(pairs), want, tuple(notes),
@@ -289,9 +289,10 @@ def _half_of(parts: Mapping[Part, Sequence[Request]], seed: int) -> dict[str, in
     return out
 
 
-def _told(one: Objective, parts: Sides, direction: BlockSample) -> ReadObjective:
+def _told(one: Objective, parts: Sides, direction: BlockSample, kind: Kind | None) -> ReadObjective:
     reliability, z = block_reliability(direction)
-    return ReadObjective(one.name, one.is_preference, len(parts["unsafe"]), len(parts.get("safe", ())), reliability, z)
+    made_of: Kind = kind or ("preferences" if one.is_preference else "states")
+    return ReadObjective(one.name, made_of, len(parts["unsafe"]), len(parts.get("safe", ())) if made_of == "states" else 0, reliability, z)
 
 
 def _part(one: Objective, what: str) -> str:

@@ -208,7 +208,7 @@ def objectives_grid(found: Conflicts) -> Grid:
     """Objectives as they were read, with how much of each lies in what all tasks need."""
     rows = []
     for one in found.objectives:
-        sides = f"{one.unsafe:,} preferences" if one.preference else f"{one.unsafe:,} unsafe, {one.safe:,} safe"
+        sides = f"{one.unsafe:,} {'preferences' if one.made_of == 'preferences' else f'unsafe, {one.safe:,} safe' if one.made_of == 'states' else 'unsafe, wanted answers'}"
         rows.append((name_text(one.name), sides, f"{one.reliability:.2f}", f"{one.z:.1f}", _tax_of(found, one.name)))
     return Grid(
         "Objectives",
