@@ -66,6 +66,41 @@ def test_a_prediction_of_an_embedded_model(found: TaxPrediction) -> None:
     assert len(told["risks"]) == len(found.risks)
 
 
+def test_beside_the_geometry_stand_a_step_and_other_definitions(found: TaxPrediction) -> None:
+    assert found.made_of == "answers"  # of an unsafe task the right answer is what is wanted
+    assert [one.name for one in found.metrics] == [
+        "mean states", "without the largest axis", "without outlying coordinates", "where states lie", "across where states lie", "change of output (KL)",
+    ]  # fmt: skip
+    for one in found.metrics:
+        if one.fit is not None and one.fit.overlaps:
+            assert len(one.fit.overlaps) == len(found.tasks)
+    assert found.step is not None
+    assert found.step.after < found.step.loss
+    lost = [t.lost.value for t in found.step.tasks]
+    assert lost == sorted(lost, reverse=True)
+    for t in found.step.tasks:
+        assert t.kl.value >= 0
+        assert t.lost.low <= t.lost.value <= t.lost.high
+    assert {t.task for t in found.step.tasks} >= set(found.tasks)  # a direction that is mostly noise keeps no task from being asked
+    assert set(found.used) == {t.task for t in found.step.tasks}
+    said = " ".join(shown(found).split())
+    assert "What one step of training does" in said
+    assert "The same by other definitions" in said
+
+
+def test_behaviour_is_measured_on_prompts_of_its_own(base: HFModel, objective: Objective) -> None:
+    want = replace(QUICK, metrics=False, step=False, sweep=1, concepts=0)
+    found = predict_tax(base, objective, capabilities(["lab/procedures", "lab/honesty"], "raw"), want)
+    assert [(one.towards, one.task) for one in found.behaviour] == [
+        (towards, max(found.risks, key=lambda r: abs(r.overlap.cosine) if r.overlap else 0.0).task) for towards in ("safety", "mean states")
+    ]
+    for one in found.behaviour:
+        assert (one.angle is None or one.said is None) == (one.difference is None)
+        assert one.angle is not None or one.reasons
+        assert 0 < one.budget <= 0.2
+    assert "Does the model behave as its directions say?" in " ".join(shown(found).split())
+
+
 def test_equal_seeds_tell_the_same(base: HFModel, objective: Objective, found: TaxPrediction) -> None:
     again = predict_tax(base, objective, capabilities(TASKS, "raw"), QUICK)
     assert as_json(again) == as_json(found)
