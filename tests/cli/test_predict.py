@@ -8,11 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from tests.conftest import need
 
 need("torch", "cpu")
 need("transformers", "models")
+
+from aligntax.cli.predict import app
+from aligntax.core.errors import InputError, LogError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SAFETY = ("--safety", "lab/harmful_procedures:lab/procedures")
@@ -41,11 +45,18 @@ def test_a_prediction(tmp_path: Path, aligntax: Run) -> None:
     assert {r["task"] for r in told["risks"]} <= {"lab_addition", "lab_stories", "lab_honesty", "lab_brackets"}
 
 
-def test_json_alone_and_a_dry_run(tmp_path: Path, aligntax: Run) -> None:
-    done = aligntax(*WHAT, "--json")
+# -- without a process of its own ----------------------------------------------------------------------------------------------------
+
+
+def typed(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(one) for one in arguments[1:]])  # without "predict"
+
+
+def test_json_alone_and_a_dry_run(tmp_path: Path) -> None:
+    done = typed(*WHAT, "--json", "--no-step", "--no-metrics", "--direction", "states")
     assert json.loads(done.stdout)["kind"] == "tax"
-    dry = aligntax(*WHAT, "--dry-run", "--out", "made")
-    assert dry.returncode == 0
+    dry = typed(*WHAT, "--dry-run", "--out", tmp_path / "made")
+    assert dry.exit_code == 0
     assert dry.stdout.startswith("base-w32, template raw: 186 and 282 prompts, 4 tasks with 384 items. Nothing was read.")
     assert not (tmp_path / "made").exists()
 
@@ -71,8 +82,14 @@ def test_json_alone_and_a_dry_run(tmp_path: Path, aligntax: Run) -> None:
         ((*WHAT, "--layer", "9"), "--layer lies between 0 (the embeddings) and 4; got 9"),
     ],
 )
-def test_bad_input(aligntax: Run, arguments: tuple[str, ...], said: str) -> None:
-    done = aligntax(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+def test_bad_input(arguments: tuple[str, ...], said: str) -> None:
+    error = typed(*arguments).exception
+    assert isinstance(error, InputError | LogError), error
+    assert said in str(error)
+    assert "\n" not in str(error)
+
+
+def test_one_sentence_and_exit_code_2(aligntax: Run) -> None:
+    done = aligntax(*WHAT, "--direction", "up")
+    assert done.returncode == 2
+    assert done.stderr == "error: --direction is auto, states or answers; got 'up'\n"

@@ -117,6 +117,7 @@ def tax(
     from aligntax.predict.results import Settings, as_json
 
     check_template(template)
+    wish = direction_of(direction, "auto", "states", "answers")
     names = task_names(capabilities)
     objective = read_objective(safety, template, include or (), grouped=clusters)
     with opened_local(model, device) as base:
@@ -133,7 +134,7 @@ def tax(
             step=step,
             metrics=metrics,
             sweep=sweep,
-            direction=direction_of(direction, "auto", "states", "answers"),
+            direction=wish,
         )
         if dry_run:
             sizes = (

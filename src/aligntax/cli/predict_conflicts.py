@@ -83,6 +83,7 @@ def conflicts(
     from aligntax.predict.results import Settings
 
     check_template(template)
+    wish = direction_of(direction, "states", "answers")
     names = task_names(capabilities)
     if len(safety) < 2:
         raise InputError("a conflict takes two safety objectives or more, and --safety names 1; give it once for each of them")
@@ -97,7 +98,7 @@ def conflicts(
             level=level,
             seed=seed,
             answers=tuple(answer or ()),
-            direction=direction_of(direction, "states", "answers"),
+            direction=wish,
         )
         if dry_run:
             sizes = ", ".join(

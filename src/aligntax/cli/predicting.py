@@ -35,7 +35,7 @@ def direction_of(name: str, *allowed: Wish) -> Wish:
     """Raises: InputError, unless it is one of those allowed."""
     found = next((one for one in allowed if one == name), None)
     if found is None:
-        raise InputError(f"--direction is {' or '.join(allowed)}; got {printable(repr(name))}")
+        raise InputError(f"--direction is {', '.join(allowed[:-1])} or {allowed[-1]}; got {printable(repr(name))}")
     return found
 
 
