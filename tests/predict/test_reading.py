@@ -98,6 +98,15 @@ def mean_logprob(model: Any, prompt: tuple[int, ...], answer: tuple[int, ...], s
     return float((own - torch.log1p(-own.exp())).mean() if odds else own.mean())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_of_some_layers_are_those_of_all(family: str) -> None:
+    model = random_model(family)
+    (every,), (some,) = (list(gradients(model, EXAMPLES, layers=layers)) for layers in (None, [2, 0]))
+    assert some.gradients.shape[1] == 2
+    assert np.array_equal(some.gradients, every.gradients[:, [2, 0]])
+    assert np.array_equal(some.values, every.values)
+
+
 def test_weights_are_left_as_they_were() -> None:
     model = random_model(FAMILIES[0])
     before = [p.requires_grad for p in model.parameters()]

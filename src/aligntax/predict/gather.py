@@ -338,8 +338,8 @@ def read_gradients(
     said = [str(one.wanted) for one in rows] if answers is None else answers
     done = 0
     examples = [example(model, one, answer) for one, answer in zip(rows, said, strict=True)]
-    for batch in gradients(model.local.model, examples, head=model.scorer.head, batch_tokens=want.batch_tokens):
-        into.add(batch.numbers, batch.gradients[:, list(layers)])
+    for batch in gradients(model.local.model, examples, layers=layers, head=model.scorer.head, batch_tokens=want.batch_tokens):
+        into.add(batch.numbers, batch.gradients)
         into.values[batch.numbers] = batch.values
         done += len(batch.numbers)
         tell(done, len(rows))

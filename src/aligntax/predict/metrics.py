@@ -176,8 +176,8 @@ def _scores(model: HFModel, prompts: Sequence[tuple[int, ...]], layer: int, want
     found = Moments(centred=False)
     drawn = sampled_tokens(model.local.model, prompts, want.seed, batch_tokens=want.batch_tokens)
     examples = [(prompt, (token,)) for prompt, token in zip(prompts, drawn, strict=True)]
-    for batch in gradients(model.local.model, examples, head=model.scorer.head, batch_tokens=want.batch_tokens):
+    for batch in gradients(model.local.model, examples, layers=[layer], head=model.scorer.head, batch_tokens=want.batch_tokens):
         # The gradient of log p is (1 - p) times that of the log-odds.
-        found.add((batch.gradients[:, layer] * -np.expm1(batch.values)[:, None]).astype(np.float32))
+        found.add((batch.gradients[:, 0] * -np.expm1(batch.values)[:, None]).astype(np.float32))
         tell(found.count, len(prompts))
     return found

@@ -83,12 +83,20 @@ def hidden_states(model: Any, prompts: Sequence[Tokens], places: Sequence[int] =
         yield States(numbers, _checked(found, "state"))
 
 
-def gradients(model: Any, examples: Sequence[tuple[Tokens, Tokens]], *, head: Any = None, batch_tokens: int = 4096) -> Iterator[Gradients]:
+def gradients(
+    model: Any,
+    examples: Sequence[tuple[Tokens, Tokens]],
+    *,
+    layers: Sequence[int] | None = None,
+    head: Any = None,
+    batch_tokens: int = 4096,
+) -> Iterator[Gradients]:
     """Gradients of examples, the longest first; weights get none.
 
     Args:
         model: of transformers, causal.
         examples: (prompt, answer) in token ids, one each and more.
+        layers: of which gradients are wanted, in this order; None for all. Nothing is gone back through below the lowest of them.
         head: what alone makes logits from the last states (``Scorer.head``): then they are made where they are needed, which saves most of them.
         batch_tokens: of a batch, padding included.
 
@@ -104,7 +112,7 @@ def gradients(model: Any, examples: Sequence[tuple[Tokens, Tokens]], *, head: An
         p.requires_grad_(False)
     try:
         for numbers, tokens, mask in _batches(model, whole, batch_tokens):
-            yield _gradients(model, head, numbers, tokens, mask, torch.from_numpy(starts[numbers]).to(tokens.device))
+            yield _gradients(model, head, layers, numbers, tokens, mask, torch.from_numpy(starts[numbers]).to(tokens.device))
     finally:
         for p in frozen:
             p.requires_grad_(True)
@@ -136,7 +144,15 @@ def sampled_tokens(model: Any, prompts: Sequence[Tokens], seed: int, *, batch_to
     return found
 
 
-def _gradients(model: Any, head: Any, numbers: IntArray, tokens: torch.Tensor, mask: torch.Tensor, starts: torch.Tensor) -> Gradients:
+def _gradients(
+    model: Any,
+    head: Any,
+    wanted: Sequence[int] | None,
+    numbers: IntArray,
+    tokens: torch.Tensor,
+    mask: torch.Tensor,
+    starts: torch.Tensor,
+) -> Gradients:
     with torch.enable_grad():
         begun = model.get_input_embeddings()(tokens).detach().requires_grad_(True)
         run = model if head is None else model.base_model
@@ -155,7 +171,9 @@ def _gradients(model: Any, head: Any, numbers: IntArray, tokens: torch.Tensor, m
         def mean(of: torch.Tensor) -> torch.Tensor:
             return torch.zeros(len(numbers), device=tokens.device).index_add_(0, rows, of) / count
 
-        found = torch.autograd.grad(mean(own - others).sum(), layers, allow_unused=True)
+        found = torch.autograd.grad(
+            mean(own - others).sum(), layers if wanted is None else [layers[at] for at in wanted], allow_unused=True
+        )
         told = mean(torch.nn.functional.logsigmoid(own - others).detach())
     if any(one is None for one in found):
         raise InputError(
