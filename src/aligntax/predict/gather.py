@@ -69,8 +69,14 @@ class Sums:
         """Rows ``x`` (B, L, D), which are those with these numbers."""
         if not self.sums.size:
             self.sums = np.zeros((len(self.counts), *x.shape[1:]))
-        where = (self.blocks[numbers][None] == np.arange(len(self.counts))[:, None]).astype(np.float32)
-        self.sums += (where @ x.reshape(len(x), -1)).reshape(self.sums.shape)
+        blocks = self.blocks[numbers]
+        order = np.argsort(blocks, kind="stable")
+        order = order[blocks[order] >= 0]
+        if not len(order):
+            return
+        found, starts = np.unique(blocks[order], return_index=True)
+        # No matrix product: the threads of numpy's library would spin beside those of the model.
+        self.sums[found] += np.add.reduceat(x[order], starts, axis=0)
 
     def means(self, at: int) -> FloatArray:
         """(K, D) by block, at one layer."""

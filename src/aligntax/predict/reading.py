@@ -179,7 +179,7 @@ def _gradients(
         raise InputError(
             "its states do not lead to its answers, so that there is no gradient by them: the model is wrapped in a way that is not known here"
         )
-    by_layer = torch.stack([(one * predicts[..., None].to(one.dtype)).sum(dim=1) for one in found], dim=1)
+    by_layer = torch.stack([(predicts[:, None].to(one.dtype) @ one)[:, 0] for one in found], dim=1)
     return Gradients(numbers, _checked(by_layer, "gradient"), _checked(told, "log-probability"))
 
 
