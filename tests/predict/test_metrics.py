@@ -352,3 +352,24 @@ def test_mean_states_are_held_by_euclids_product() -> None:
     nothing = by_states(BlockSample(np.zeros((K, D)), np.full(K, 1.0)), tasks, 0.9)
     assert nothing.fit is None
     assert "a direction is zero" in nothing.told
+
+
+def test_a_probe_is_the_discriminant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Covariance diag(9, 1, ...): what differs along the wide axis tells a ninth of what the same difference tells along another."""
+    safety, tasks = planted(5)
+    scale = np.ones(D)
+    scale[0] = 3.0
+    states = balanced(times=1.0) * scale
+    monkeypatch.setattr(
+        metrics, "hidden_states", lambda *_, **__: iter([States(np.arange(len(states)), states.astype(np.float32)[:, None, None])])
+    )
+    monkeypatch.setattr(metrics, "_scores", lambda *_: moments([states.astype(np.float32)], centred=False))
+    model: Any = SimpleNamespace(local=SimpleNamespace(model=None))
+    monkeypatch.setattr(metrics, "prompt_tokens", lambda *_: (1,))
+    found = in_metrics(model, [Request("p", "p")] * len(states), safety, tasks, 0, Settings(), silent, vector=True, difference=safety)[0]
+    assert found.name == "linear probe"
+    assert found.fit is not None
+    sigma = np.cov(states.T, bias=True)
+    expected = cross_fitted(BlockSample(safety.means @ np.linalg.inv(sigma), safety.weights), tasks)
+    assert found.fit.estimate == pytest.approx(expected.estimate, rel=0.05)  # but for what is shrunk
+    assert found.fit.estimate != pytest.approx(cross_fitted(safety, tasks).estimate, rel=0.05)

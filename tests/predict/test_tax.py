@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -69,7 +70,7 @@ def test_a_prediction_of_an_embedded_model(found: TaxPrediction) -> None:
 def test_beside_the_geometry_stand_a_step_and_other_definitions(found: TaxPrediction) -> None:
     assert found.made_of == "answers"  # of an unsafe task the right answer is what is wanted
     assert [one.name for one in found.metrics] == [
-        "mean states", "without the largest axis", "without outlying coordinates", "where states lie", "across where states lie", "change of output (KL)",
+        "mean states", "linear probe", "without the largest axis", "without outlying coordinates", "where states lie", "across where states lie", "change of output (KL)",
     ]  # fmt: skip
     for one in found.metrics:
         if one.fit is not None and one.fit.overlaps:
@@ -262,4 +263,4 @@ def test_a_page_of_words_for_people(found: TaxPrediction) -> None:
     said = captured.get()
     assert lead(found).split(".")[0] in " ".join(said.split())
     assert "Tasks by predicted risk" in said
-    assert "nan" not in said
+    assert re.search(r"\bnan\b", said) is None

@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 
 MEAN_STATES = "mean states"
 """Name of the safety direction that is a difference of them."""
+PROBE = "linear probe"
+"""Name of the safety direction that reads unsafe prompts off states."""
 MAX_PROMPTS = 2048
 """Prompts behind a covariance."""
+WELL = 1e12
+"""A covariance of which the condition is worse has no inverse to speak of."""
 OUTLYING = 20.0
 """A coordinate whose variance is so many times the mean one is an outlier."""
 
@@ -90,8 +94,9 @@ def in_metrics(
     tell: Tell,
     *,
     vector: bool,
+    difference: BlockSample | None = None,
 ) -> tuple[InMetric, ...]:
-    """Tax rates and overlaps in metrics other than Euclid's.
+    """Tax rates and overlaps in metrics other than Euclid's, and those of a linear probe.
 
     Args:
         model: the base model.
@@ -102,6 +107,7 @@ def in_metrics(
         want: settings; the seed draws tokens.
         tell: progress.
         vector: whether the safety direction is a difference of means; a mean gradient is a covector.
+        difference: of mean states, by block, of which a probe is made; None for none.
     """
     prompts = [prompt_tokens(model, one) for one in rows[:MAX_PROMPTS]]
     states = _states(model, prompts, layer, want, partial(tell, "covariance of states"))
@@ -123,7 +129,13 @@ def in_metrics(
         ("across where states lie", dear, f"covariance: shifts along which states vary are dear; {note}"),
         ("change of output (KL)", output, f"Fisher information of the next token, {items_text(score.count, 'sampled token')}, {fisher_share:.0%} of it shrunk"),
     ]  # fmt: skip
-    return tuple(_fit(name, sides, told, safety, capabilities, want.level) for name, sides, told in made)
+    found = [_fit(name, sides, told, safety, capabilities, want.level) for name, sides, told in made]
+    if difference is None:
+        return tuple(found)
+    # What reads a class off a state, by linear discriminant analysis: the covector of the difference where states lie.
+    probe = (np.asarray(np.linalg.inv(sigma), np.float64), every) if np.linalg.cond(sigma) < WELL else None
+    told = f"linear discriminant of unsafe and safe prompts, in place of the safety direction; {note}"
+    return _fit(PROBE, probe, told, difference, capabilities, want.level), *found
 
 
 def by_states(direction: BlockSample, capabilities: Sequence[BlockSample], level: float) -> InMetric:

@@ -215,9 +215,12 @@ def _metrics(
     dimension = directions["safety"].means.shape[1]
     if not (want.metrics or (want.metrics is None and dimension <= MAX_DIMENSION)):
         return other
+    difference = directions["safety"] if read.kind == "states" else directions.get(MEAN_STATES)
     prompts = [one for _, part in parts.values() for one in part]
     random.Random(f"{want.seed} states").shuffle(prompts)  # noqa: S311 - an order of prompts
-    return *other, *in_metrics(model, prompts, directions["safety"], read.samples, read.chosen, want, tell, vector=read.kind == "states")
+    return *other, *in_metrics(
+        model, prompts, directions["safety"], read.samples, read.chosen, want, tell, vector=read.kind == "states", difference=difference
+    )
 
 
 def _behaviour(
