@@ -369,7 +369,7 @@ def test_a_probe_is_the_discriminant(monkeypatch: pytest.MonkeyPatch) -> None:
     found = in_metrics(model, [Request("p", "p")] * len(states), safety, tasks, 0, Settings(), silent, vector=True, difference=safety)[0]
     assert found.name == "linear probe"
     assert found.fit is not None
-    sigma = np.cov(states.T, bias=True)
+    sigma = ledoit_wolf(states, centred=True)[0]
     expected = cross_fitted(BlockSample(safety.means @ np.linalg.inv(sigma), safety.weights), tasks)
-    assert found.fit.estimate == pytest.approx(expected.estimate, rel=0.05)  # but for what is shrunk
+    assert found.fit.estimate == pytest.approx(expected.estimate, rel=1e-6)
     assert found.fit.estimate != pytest.approx(cross_fitted(safety, tasks).estimate, rel=0.05)
