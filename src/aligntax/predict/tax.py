@@ -2,15 +2,17 @@
 
 What is estimated, at one layer that is chosen on prompts that are used for nothing else:
 
-- the **safety direction**: mean state after unsafe prompts less the mean state after safe ones, at the last token of a prompt (what is added to a state
-  to make a request look unsafe, and so to have it refused); of preferences the mean gradient of the log-odds of the chosen answer less that of the rejected one;
+- the **safety direction**: where it is known what training would have the model say, the mean gradient of the log-odds of that, after unsafe prompts; of preferences that of the chosen answer less that of
+  the rejected one; else the mean state after unsafe prompts less the mean state after safe ones, at one of a prompt's last tokens;
 - a **capability direction** per task: the mean gradient of the log-odds of its right answers;
 - the **tax rate**: the share of the safety direction's squared length inside the span of the capability directions, corrected for the noise of all of
-  them (``stats.directions``), beside what directions of random concepts give, estimated in the same way;
+  them (``stats.directions``), beside what other directions of the same make give, estimated in the same way;
 - the **signed overlap** with every task: above 0 a step towards safety raises the task, below 0 it lowers it.
 
-Every set of prompts is used once: one half of the safety prompts for the choice of the layer, the other for the directions; one half of a task's items for
-its gradient, the other for the states from which random concepts are made.
+Beside them stand the rate by other definitions (``metrics``), what one step of the optimiser does to the tasks (``stepping``), and whether the model behaves as its directions say (``behaviour``).
+
+Every set of prompts is used once: one half of the safety prompts for the choice of layer and token, and for what safety is held against, the other for the directions; one half of a task's items for
+its gradient and the step, the other for random concepts, other answers and covariances.
 """
 
 from __future__ import annotations
