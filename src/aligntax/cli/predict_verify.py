@@ -14,7 +14,7 @@ from aligntax.core.errors import InputError
 from aligntax.core.words import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from aligntax.core.study import Arm
     from aligntax.models.hf import HFModel
@@ -201,24 +201,28 @@ def _points(
     device: str,
     tell: Callable[[str, int, int], None],
 ) -> list[ShiftPoint]:
-    """Where the shifts of trained models lie; one that cannot be found, has other weights than the run's, or is of another shape, is told and left out."""
-    from aligntax.flow.collect import model_key
-    from aligntax.models.embedded import family
+    """Where the shifts of trained models lie; one that cannot be found, or has other weights than the run's, is told and left out."""
     from aligntax.predict.shifts import shift_points
 
     if unknown := sorted(set(places) - set(arms)):
         raise InputError(
             f"--stage {printable(repr(unknown[0]))} is no arm that is held against the prediction; these are {printable(', '.join(arms)) or 'none'}"
         )
-    points: list[ShiftPoint] = []
+    return shift_points(base, _stages(arms, places, device), objective, tasks, made, tell)
+
+
+def _stages(arms: Mapping[str, Arm], places: Mapping[str, str], device: str) -> Iterator[tuple[str, HFModel]]:
+    """One trained model at a time: the last is closed before the next is opened."""
+    from aligntax.flow.collect import model_key
+    from aligntax.models.embedded import family
+
     for name, arm in arms.items():
         place = places.get(name) or (f"lab:{arm.source}" if arm.source in family() else None)
         if place is None:
             note(f"{printable(name)} shows no shift: where its model is is not known; name it with --stage {printable(name)}=MODEL")
             continue
         with opened_local(place, device) as stage:
-            if model_key(stage) != arm.model:
+            if model_key(stage) == arm.model:
+                yield name, stage
+            else:
                 note(f"{printable(name)} shows no shift: {printable(place)} has other weights than the run's arm")
-                continue
-            points += shift_points(base, [(name, stage)], objective, tasks, made, tell)
-    return points

@@ -15,7 +15,7 @@ from aligntax.core.words import items_text, printable
 from aligntax.flow.compare import MetricTable, StudyNotes, compare
 from aligntax.flow.diff import metric_tables
 from aligntax.flow.scores import BoolArray, FloatArray, ItemScores
-from aligntax.store.logs import LogFacts
+from aligntax.flow.stored import recorded
 from aligntax.store.run import StoredRun, load_rows
 
 
@@ -26,10 +26,12 @@ class HeldOut:
     Attributes:
         changes: by arm and task, against the base.
         left_out: by task, items of the run that were seen.
+        akin: items that were not seen, but share a cluster with one that was: they are not independent of it.
     """
 
     changes: Mapping[str, Mapping[str, Entry]]
     left_out: Mapping[str, int]
+    akin: int
 
 
 def held_out(run: StoredRun, base: str, arms: Sequence[str], seen: Collection[tuple[str, str, str]], metric: str | None = None) -> HeldOut:
@@ -58,16 +60,16 @@ def held_out(run: StoredRun, base: str, arms: Sequence[str], seen: Collection[tu
             raise InputError(
                 f"the prediction has seen all {items_text(len(marked))} of {printable(run.path.name)}; measure more items, or predict from fewer (--items)"
             )
-        facts = LogFacts(higher_is_better={(e.task, e.metric): e.higher_is_better for e in run.ledger if e.higher_is_better is not None})
-        tables = [_without(table, marked) for table in metric_tables(run.study, items, rows, [facts])]
-        cluster = run.study.analysis.cluster or next((arm.facts.auto_cluster for arm in rows.arms if arm.facts.auto_cluster), None)
-        ledger = Ledger(study=run.study.id, baseline=base, entries=tuple(compare(study, items, tables, StudyNotes(cluster=cluster))))
+        tables = [_without(table, marked) for table in metric_tables(run.study, items, rows, [recorded(run.ledger)])]
+        notes = StudyNotes(cluster=run.study.analysis.cluster)
+        ledger = Ledger(study=run.study.id, baseline=base, entries=tuple(compare(study, items, tables, notes)))
+        akin = ~marked & (items.cluster >= 0) & np.isin(items.cluster, items.cluster[marked])
         counts = np.bincount(items.task[marked], minlength=len(items.tasks))
         names = items.tasks
     changes = {
         arm: {task: entry for task in names if (entry := _own(ledger, run.ledger, task, base, arm, metric)) is not None} for arm in arms
     }
-    return HeldOut(changes, {task: int(count) for task, count in zip(names, counts, strict=True) if count})
+    return HeldOut(changes, {task: int(count) for task, count in zip(names, counts, strict=True) if count}, int(akin.sum()))
 
 
 def _alone(study: Study, base: str, arms: Sequence[str]) -> tuple[object, ...]:

@@ -23,10 +23,10 @@ def reopen(run: StoredRun) -> Comparison:
     """The comparison behind a stored run: its ledger as recorded, its rows for the flips."""
     rows = load_rows(run)
     items = rows.items()
-    tables = metric_tables(run.study, items, rows, [_facts(run.ledger)])
+    tables = metric_tables(run.study, items, rows, [recorded(run.ledger)])
     return Comparison(run.study, run.ledger, run.provenance, rows, tables, items)
 
 
-def _facts(ledger: Ledger) -> LogFacts:
+def recorded(ledger: Ledger) -> LogFacts:
     """Directions as the ledger recorded them."""
     return LogFacts(higher_is_better={(e.task, e.metric): e.higher_is_better for e in ledger if e.higher_is_better is not None})

@@ -7,7 +7,7 @@ safety that a shift of its size could reach). Both are corrected for noise; the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 
 def shift_points(
-    base: HFModel, stages: Sequence[tuple[str, HFModel]], objective: Objective, tasks: Sequence[Capability], made: TaxPrediction, tell: Tell
+    base: HFModel, stages: Iterable[tuple[str, HFModel]], objective: Objective, tasks: Sequence[Capability], made: TaxPrediction, tell: Tell
 ) -> list[ShiftPoint]:
     """Of every stage, its shift on unsafe prompts and on tasks' prompts.
 
     Args:
         base: the model that the prediction was made from.
-        stages: by name, models that were trained from it.
+        stages: by name, models that were trained from it; one is read before the next is taken.
         objective: as the prediction had it.
         tasks: as the prediction had them.
         made: the prediction.
         tell: progress.
 
     Raises:
-        InputError: if a stage's states are not the base's: another depth or width.
+        InputError: if a stage's states are not the base's: another depth, width or tokens.
     """
     want = made.settings
     objective, tasks, _ = divided(objective, tasks, want.seed)
@@ -62,16 +62,20 @@ def shift_points(
         for name in made.tasks
         if name in parts
     ]
+
+    def states(model: HFModel, name: str, where: str) -> Sums:
+        found = Sums(blocks[where], count)
+        read_states(model, shifted[where], [found], layer, want, partial(tell, f"{name}: {where}"))
+        return found
+
+    before = {where: states(base, "base", where) for where in shifted}
     out = []
-    for where, rows in shifted.items():
-        before = Sums(blocks[where], count)
-        read_states(base, rows, [before], layer, want, partial(tell, f"base: {where}"))
-        for name, stage in stages:
+    for name, stage in stages:
+        for where, rows in shifted.items():
             _check_alike(base, stage, name, rows)
-            after = Sums(blocks[where], count)
-            read_states(stage, rows, [after], layer, want, partial(tell, f"{name}: {where}"))
-            size = float(np.linalg.norm(after.mean(0) - before.mean(0)) / np.linalg.norm(before.mean(0)))
-            delta = BlockSample(after.means(0) - before.means(0), before.counts)
+            one, two = before[where], states(stage, name, where)
+            size = float(np.linalg.norm(two.mean(0) - one.mean(0)) / np.linalg.norm(one.mean(0)))
+            delta = BlockSample(two.means(0) - one.means(0), one.counts)
             out += [_point(name, where, what, len(rows), size, delta, aim, needs, want.level) for what, aim in towards.items()]
     return out
 

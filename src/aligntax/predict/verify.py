@@ -271,6 +271,10 @@ def verify(
     held = held_out(run, name, others, _seen(found), metric)
     if held.left_out:
         notes.append(f"{items_text(sum(held.left_out.values()))} of the run were seen by the prediction and take no part in the drops")
+    if held.akin:
+        notes.append(
+            f"{items_text(held.akin)} behind the drops share a source with others that were seen: their luck is not wholly their own, and a correlation may be somewhat too high"
+        )
     known = {task for values in foretold.values() for task in values}
     left_out: dict[str, dict[str, list[str]]] = {}
     rng = np.random.default_rng(seed)
