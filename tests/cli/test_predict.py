@@ -93,3 +93,12 @@ def test_one_sentence_and_exit_code_2(aligntax: Run) -> None:
     done = aligntax(*WHAT, "--direction", "up")
     assert done.returncode == 2
     assert done.stderr == "error: --direction is auto, states or answers; got 'up'\n"
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = typed(*WHAT, "--out", tmp_path / "file")
+    assert isinstance(done.exception, InputError)
+    assert "is a file, and --out names a folder" in str(done.exception)
+    assert "read" not in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"

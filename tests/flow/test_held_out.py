@@ -183,7 +183,9 @@ def test_sources_are_kept(tmp_path: Path) -> None:
         name: [row | {"cluster": f"c{n // 2}"} for n, row in enumerate(scored(scores + scores[::-1]))]
         for name, scores in (("base", BASE), ("tuned", TUNED))
     }
-    one = change(held_out(kept(tmp_path, arms), "base", ["tuned"], ids(range(7))), "tuned")
+    found = held_out(kept(tmp_path, arms), "base", ["tuned"], ids(range(7)))
+    assert found.akin == 1  # the other half of the fourth source
+    one = change(found, "tuned")
     assert one.clusters == 17  # of 20, three were seen whole and one by half
     assert one.method.endswith("clustered")
     cut = without(tmp_path / "cut", arms["base"][7:], arms["tuned"][7:])

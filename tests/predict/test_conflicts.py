@@ -18,7 +18,6 @@ need("torch", "cpu")
 need("transformers", "models")
 
 from aligntax.models.hf import HFModel  # noqa: E402
-from aligntax.models.references import open_model, parse  # noqa: E402
 from aligntax.predict import conflicts, gather  # noqa: E402
 from aligntax.predict.conflict_results import Conflicts, as_json, level_of, outcome  # noqa: E402
 from aligntax.predict.conflicts import predict_conflicts  # noqa: E402
@@ -31,13 +30,6 @@ D, LAYERS = 24, 5
 QUICK = Settings(items=96, prompts=96)
 TASKS = ["lab/addition", "lab/stories", "lab/procedures", "lab/harmful_procedures"]
 Vector = npt.NDArray[np.float64]
-
-
-@pytest.fixture(scope="module")
-def base() -> Iterator[HFModel]:
-    opened: Any = open_model(parse("lab:base-w32"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ need("transformers", "models")
 import torch  # noqa: E402
 
 from aligntax.models.hf import HFModel  # noqa: E402
-from aligntax.models.references import open_model, parse  # noqa: E402
 from aligntax.models.scoring import Scorer  # noqa: E402
 from aligntax.predict import metrics  # noqa: E402
 from aligntax.predict.gather import prompt_tokens  # noqa: E402
@@ -37,13 +36,6 @@ D, K = 12, 16
 
 def silent(*_: object) -> None:
     """Progress that nobody asked for."""
-
-
-@pytest.fixture(scope="module")
-def base() -> Iterator[HFModel]:
-    opened: Any = open_model(parse("lab:base-w32"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")

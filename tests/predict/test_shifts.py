@@ -40,13 +40,6 @@ def silent(*_: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def base() -> Iterator[HFModel]:
-    opened: Any = open_model(parse("lab:base-w32"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="module")
 def objective() -> Objective:
     return read_objective("lab/harmful_procedures:lab/procedures", "raw")
 

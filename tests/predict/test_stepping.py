@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,6 @@ need("transformers", "models")
 import torch  # noqa: E402
 
 from aligntax.models.hf import HFModel  # noqa: E402
-from aligntax.models.references import open_model, parse  # noqa: E402
 from aligntax.predict import stepping  # noqa: E402
 from aligntax.predict.gather import example  # noqa: E402
 from aligntax.predict.inputs import Objective, Request, capabilities, read_objective, taught  # noqa: E402
@@ -32,13 +31,6 @@ WANT = Settings(answers=(REFUSAL,))
 
 def silent(*_: object) -> None:
     """Progress that nobody asked for."""
-
-
-@pytest.fixture(scope="module")
-def base() -> Iterator[HFModel]:
-    opened: Any = open_model(parse("lab:base-w32"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")

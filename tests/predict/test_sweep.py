@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,7 +19,6 @@ import torch  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
 
 from aligntax.models.hf import HFModel  # noqa: E402
-from aligntax.models.references import open_model, parse  # noqa: E402
 from aligntax.predict import sweep as module  # noqa: E402
 from aligntax.predict.reading import gradients  # noqa: E402
 from aligntax.predict.sweep import Represented, Swept, angles, metric_gradients, represented, shifted, sweep  # noqa: E402
@@ -39,13 +37,6 @@ def draws(count: int, seed: int, words: int = 12) -> list[tuple[tuple[int, ...],
 
 SAFETY = [(p, a, b if n % 3 else None) for n, ((p, a), (_, b)) in enumerate(zip(draws(9, 1), draws(9, 2), strict=True))]
 TASKS = {"one": draws(8, 3), "two": draws(10, 4)}
-
-
-@pytest.fixture(scope="module")
-def base() -> Iterator[HFModel]:
-    opened: Any = open_model(parse("lab:base-w32"))
-    yield opened
-    opened.close()
 
 
 def tokens_of(model: HFModel, pairs: list[tuple[str, str]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

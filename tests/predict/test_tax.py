@@ -18,7 +18,6 @@ need("torch", "cpu")
 need("transformers", "models")
 
 from aligntax.models.hf import HFModel  # noqa: E402
-from aligntax.models.references import open_model, parse  # noqa: E402
 from aligntax.predict import gather as module  # noqa: E402
 from aligntax.predict.inputs import Capability, Objective, Request, capabilities, read_objective  # noqa: E402
 from aligntax.predict.reading import Gradients, States  # noqa: E402
@@ -31,13 +30,6 @@ QUICK = Settings(items=96, prompts=96, concepts=60)
 PLANTED = Settings(items=96, prompts=96, concepts=60, metrics=False, step=False, place=-1)
 TASKS = ["lab/addition", "lab/procedures", "lab/stories", "lab/honesty", "lab/brackets", "lab/harmful_procedures"]
 D, LAYERS = 24, 3
-
-
-@pytest.fixture(scope="module")
-def base() -> Iterator[HFModel]:
-    opened: Any = open_model(parse("lab:base-w32"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")

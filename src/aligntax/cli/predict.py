@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,27 @@ import typer
 from aligntax.cli.predict_conflicts import conflicts
 from aligntax.cli.predict_scaling import scaling
 from aligntax.cli.predict_verify import verify
-from aligntax.cli.predicting import bar, check_template, direction_of, opened_local, task_names, tell_prediction
+from aligntax.cli.predicting import (
+    Clusters,
+    Device,
+    Include,
+    Json,
+    Kept,
+    Layer,
+    Level,
+    OneSafety,
+    Out,
+    Seed,
+    bar,
+    check_out,
+    check_template,
+    direction_of,
+    objective_text,
+    opened_local,
+    task_names,
+    tasks_text,
+    tell_prediction,
+)
 from aligntax.core.words import printable
 
 app = typer.Typer(
@@ -26,33 +45,12 @@ def predict() -> None:
 @app.command()
 def tax(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The base model: lab:base, a folder, a hub id.", show_default=False)],
-    safety: Annotated[
-        str,
-        typer.Option(
-            metavar="PROMPTS",
-            help="Table with prompt and label (unsafe, safe), or TRL's prompt, chosen, rejected; or tasks as UNSAFE:SAFE.",
-            show_default=False,
-        ),
-    ],
-    capabilities: Annotated[
-        list[str],
-        typer.Option(
-            metavar="TASKS", help="What safety should not cost: tasks as measure takes them (repeat, or with commas).", show_default=False
-        ),
-    ],
+    safety: OneSafety,
+    capabilities: Kept,
     template: Annotated[str, typer.Option(metavar="raw|chat", help="How the model is asked.")] = "raw",
-    include: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Folder of lm-eval tasks (repeat).")] = None,
-    clusters: Annotated[
-        bool,
-        typer.Option(
-            "--clusters/--no-clusters",
-            help="Whether items of a task that share a cluster count as one: asked of other clusters, not of other items.",
-        ),
-    ] = False,
-    layer: Annotated[
-        int | None,
-        typer.Option(metavar="L", min=0, help="Layer to be read, 0 for the embeddings; default: chosen by the data.", show_default=False),
-    ] = None,
+    include: Include = None,
+    clusters: Clusters = False,
+    layer: Layer = None,
     prompts: Annotated[int, typer.Option(metavar="N", min=32, help="Most prompts of either class.")] = 512,
     items: Annotated[
         int, typer.Option(metavar="N", min=32, help="Most items of a task: half for its direction, half for random concepts.")
@@ -66,7 +64,10 @@ def tax(
         ),
     ] = None,
     step: Annotated[
-        bool, typer.Option("--step/--no-step", help="Whether that step is taken; it needs weights in float32, three times.")
+        bool,
+        typer.Option(
+            "--step/--no-step", help="Whether one step of training is taken, and taken back; it needs weights in float32, three times."
+        ),
     ] = True,
     metrics: Annotated[
         bool | None,
@@ -89,14 +90,12 @@ def tax(
             help="Of so many tasks, those that safety moves most, also measure whether the model behaves as its directions say (minutes).",
         ),
     ] = 0,
-    level: Annotated[float, typer.Option(metavar="L", min=0.5, max=0.9999, help="Confidence level.")] = 0.95,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda.")] = "auto",
+    level: Level = 0.95,
+    seed: Seed = 0,
+    device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="What would be read; the model's weights are not loaded.")] = False,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for prediction.json and prediction.html; without it nothing is written.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print prediction.json and nothing else.")] = False,
+    out: Out = None,
+    json: Json = False,
 ) -> None:
     """How much of a safety objective lies in what tasks need, which tasks it would lower, and how sure that is.
 
@@ -137,15 +136,11 @@ def tax(
             direction=wish,
         )
         if dry_run:
-            sizes = (
-                f"{len(objective.unsafe):,} and {len(objective.safe):,} prompts"
-                if objective.safe
-                else f"{len(objective.unsafe):,} preferences"
-            )
             typer.echo(
-                f"{printable(base.name)}, template {template}: {sizes}, {len(tasks)} tasks with {sum(min(items, len(t.requests)) for t in tasks):,} items. Nothing was read."
+                f"{printable(base.name)}, template {template}: {objective_text(objective)}, {tasks_text(tasks, items)}. Nothing was read."
             )
             return
+        check_out(out)
         from aligntax.predict.tax import predict_tax
 
         with bar() as tell:

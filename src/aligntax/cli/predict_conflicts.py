@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from aligntax.cli.predicting import bar, check_template, direction_of, opened_local, task_names, tell_prediction
+from aligntax.cli.predicting import (
+    Clusters,
+    Device,
+    Include,
+    Json,
+    Layer,
+    Level,
+    Out,
+    Seed,
+    bar,
+    check_out,
+    check_template,
+    direction_of,
+    objective_text,
+    opened_local,
+    task_names,
+    tasks_text,
+    tell_prediction,
+)
 from aligntax.core.errors import InputError
 from aligntax.core.words import printable
 
@@ -29,18 +46,9 @@ def conflicts(
         ),
     ],
     template: Annotated[str, typer.Option(metavar="raw|chat", help="How the model is asked.")] = "raw",
-    include: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Folder of lm-eval tasks (repeat).")] = None,
-    clusters: Annotated[
-        bool,
-        typer.Option(
-            "--clusters/--no-clusters",
-            help="Whether items of a task that share a cluster count as one: asked of other clusters, not of other items.",
-        ),
-    ] = False,
-    layer: Annotated[
-        int | None,
-        typer.Option(metavar="L", min=0, help="Layer to be read, 0 for the embeddings; default: chosen by the data.", show_default=False),
-    ] = None,
+    include: Include = None,
+    clusters: Clusters = False,
+    layer: Layer = None,
     direction: Annotated[
         str,
         typer.Option(
@@ -56,14 +64,12 @@ def conflicts(
     ] = None,
     prompts: Annotated[int, typer.Option(metavar="N", min=32, help="Most prompts of either class of an objective.")] = 512,
     items: Annotated[int, typer.Option(metavar="N", min=16, help="Most items of a task.")] = 256,
-    level: Annotated[float, typer.Option(metavar="L", min=0.5, max=0.9999, help="Confidence level.")] = 0.95,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda.")] = "auto",
+    level: Level = 0.95,
+    seed: Seed = 0,
+    device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="What would be read; the model's weights are not loaded.")] = False,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for prediction.json and prediction.html; without it nothing is written.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print prediction.json and nothing else.")] = False,
+    out: Out = None,
+    json: Json = False,
 ) -> None:
     """Which safety objectives pull against each other, and what becomes of that where training must leave a task as it is.
 
@@ -101,16 +107,10 @@ def conflicts(
             direction=wish,
         )
         if dry_run:
-            sizes = ", ".join(
-                f"{printable(one.name)} ({len(one.unsafe):,} and {len(one.safe):,} prompts)"
-                if one.safe
-                else f"{printable(one.name)} ({len(one.unsafe):,} preferences)"
-                for one in objectives
-            )
-            typer.echo(
-                f"{printable(base.name)}, template {template}: {sizes}; {len(tasks)} tasks with {sum(min(items, len(t.requests)) for t in tasks):,} items. Nothing was read."
-            )
+            sizes = ", ".join(f"{printable(one.name)} ({objective_text(one)})" for one in objectives)
+            typer.echo(f"{printable(base.name)}, template {template}: {sizes}; {tasks_text(tasks, items)}. Nothing was read.")
             return
+        check_out(out)
         from aligntax.predict.conflicts import predict_conflicts
 
         with bar() as tell:

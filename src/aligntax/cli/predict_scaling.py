@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aligntax.cli.predicting import bar, check_template, opened_local, task_names, tell_prediction
+from aligntax.cli.predicting import (
+    Clusters,
+    Device,
+    Include,
+    Json,
+    Kept,
+    Level,
+    OneSafety,
+    Out,
+    Seed,
+    bar,
+    check_out,
+    check_template,
+    objective_text,
+    opened_local,
+    task_names,
+    tasks_text,
+    tell_prediction,
+)
 from aligntax.core.words import printable
 
 if TYPE_CHECKING:
@@ -25,29 +42,11 @@ def scaling(
             show_default=False,
         ),
     ],
-    safety: Annotated[
-        str,
-        typer.Option(
-            metavar="PROMPTS",
-            help="Table with prompt and label (unsafe, safe), or TRL's prompt, chosen, rejected; or tasks as UNSAFE:SAFE.",
-            show_default=False,
-        ),
-    ],
-    capabilities: Annotated[
-        list[str],
-        typer.Option(
-            metavar="TASKS", help="What safety should not cost: tasks as measure takes them (repeat, or with commas).", show_default=False
-        ),
-    ],
+    safety: OneSafety,
+    capabilities: Kept,
     template: Annotated[str, typer.Option(metavar="raw|chat", help="How models are asked.")] = "raw",
-    include: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Folder of lm-eval tasks (repeat).")] = None,
-    clusters: Annotated[
-        bool,
-        typer.Option(
-            "--clusters/--no-clusters",
-            help="Whether items of a task that share a cluster count as one: asked of other clusters, not of other items.",
-        ),
-    ] = False,
+    include: Include = None,
+    clusters: Clusters = False,
     depth: Annotated[
         float,
         typer.Option(
@@ -62,14 +61,12 @@ def scaling(
         int, typer.Option(metavar="N", min=32, help="Most items of a task: half for its direction, half for random concepts.")
     ] = 256,
     concepts: Annotated[int, typer.Option(metavar="N", min=0, help="Random concepts to hold safety against; 0 for none.")] = 60,
-    level: Annotated[float, typer.Option(metavar="L", min=0.5, max=0.9999, help="Confidence level.")] = 0.95,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda.")] = "auto",
+    level: Level = 0.95,
+    seed: Seed = 0,
+    device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="What would be read; weights are not loaded.")] = False,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for prediction.json and prediction.html; without it nothing is written.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print prediction.json and nothing else.")] = False,
+    out: Out = None,
+    json: Json = False,
 ) -> None:
     """Whether the tax of safety vanishes in wider models: what is left of it however wide, and what is crowding alone.
 
@@ -94,14 +91,10 @@ def scaling(
     widths = _widths(models, device)
     settings = ScalingSettings(template, prompts, items, depth, concepts, level, seed)
     if dry_run:
-        sizes = (
-            f"{len(objective.unsafe):,} and {len(objective.safe):,} prompts" if objective.safe else f"{len(objective.unsafe):,} preferences"
-        )
         told = ", ".join(f"{printable(name)} ({width:,})" for name, width in widths.items())
-        typer.echo(
-            f"{told}; template {template}: {sizes}, {len(tasks)} tasks with {sum(min(items, len(t.requests)) for t in tasks):,} items. Nothing was read."
-        )
+        typer.echo(f"{told}; template {template}: {objective_text(objective)}, {tasks_text(tasks, items)}. Nothing was read.")
         return
+    check_out(out)
     from aligntax.predict.scaling import predict_scaling
 
     with bar() as tell:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aligntax.cli.predicting import bar, opened_local, task_names, tell_prediction
+from aligntax.cli.predicting import Device, Include, Seed, bar, check_out, check_template, opened_local, task_names, tell_prediction
 from aligntax.cli.shared import note
 from aligntax.core.errors import InputError
 from aligntax.core.words import printable
@@ -39,7 +39,7 @@ def verify(
         list[str] | None,
         typer.Option(metavar="TASKS", help="As for predict tax; default: the tasks of the run.", show_default=False),
     ] = None,
-    include: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Folder of lm-eval tasks (repeat).")] = None,
+    include: Include = None,
     answer: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="As for predict tax (repeat).")] = None,
     template: Annotated[str | None, typer.Option(metavar="raw|chat", help="How the model is asked [raw].", show_default=False)] = None,
     clusters: Annotated[bool, typer.Option("--clusters/--no-clusters", help="As for predict tax.")] = False,
@@ -69,8 +69,8 @@ def verify(
         str | None, typer.Option(metavar="NAME", help="Of all tasks; default: each task's own score.", show_default=False)
     ] = None,
     margin: Annotated[float, typer.Option(metavar="D", min=0, help="A drop beyond it counts as damage: .03 is three points.")] = 0.03,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda.")] = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for verification.json and verification.html; without it nothing is written.")
     ] = None,
@@ -106,6 +106,7 @@ def verify(
     if prediction is not None:
         found = read_prediction(prediction)
     else:
+        check_out(out)
         found, points = _predicted(
             stored, str(base), str(safety), _names(stored, capabilities), tuple(include or ()), tuple(answer or ()), template or "raw", clusters, items or 256, seed,
             device, baseline, arm or [], places if shifts else None,
@@ -153,7 +154,6 @@ def _predicted(
     """The content of prediction.json, made now, and where trained models' shifts lie."""
     from json import loads
 
-    from aligntax.cli.predicting import check_template
     from aligntax.predict.inputs import capabilities as found_tasks
     from aligntax.predict.inputs import read_objective
     from aligntax.predict.results import Settings, as_json
